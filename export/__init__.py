@@ -1,0 +1,1 @@
+"""From checkpoint to deployable, measured on the way."""

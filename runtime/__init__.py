@@ -1,0 +1,1 @@
+"""Video and pictures through a model: decode, infer, encode."""
