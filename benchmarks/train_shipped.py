@@ -1,0 +1,152 @@
+"""Train, export and measure everything that the wheel carries, in order, resumable.
+
+    python benchmarks/train_shipped.py --photos PHOTOS --bench BENCH [--only NAME] [--no-train]
+
+PHOTOS is the folder of training photos, BENCH holds Set5/ and Set14/ with MATLAB-made LR pictures.
+Each model has a run folder below --runs; a run that was stopped goes on, a finished one is only
+exported and measured again. --no-train takes the best weights so far of whatever runs there are.
+Writes edgesr/weights/<name>.{onnx,safetensors} and index.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from safetensors import safe_open
+
+from edgesr.distill.data import digest_files, find_photos
+from edgesr.distill.evaluate import evaluate, load_pairs, mean_score
+from edgesr.distill.recipe import Recipe, load_recipe
+from edgesr.distill.run import distill, machine
+from edgesr.export.onnx import export_onnx
+from edgesr.networks import build, checkpoint, deployed
+from edgesr.networks.facts import count_macs, count_parameters
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "edgesr" / "weights"
+
+TERMS = (
+    "trained on 204 photos under CC0, CC-BY, CC-BY-SA or the Unsplash licence, collected from "
+    "Linux wallpaper packages; the weights are offered under Apache-2.0"
+)
+
+# x3 and x4 start from the trained body of x2, so each x2 comes before them.
+SHIPPED: dict[str, dict[str, Any]] = {
+    "ecbsr-m10c16-x2": {"steps": 60_000},
+    "ecbsr-m4c16-x2": {"steps": 40_000},
+    "espcn-x2": {"steps": 20_000},
+    "ecbsr-m10c16-x3": {"steps": 9_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2"},
+    "ecbsr-m10c16-x4": {"steps": 9_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2"},
+    "ecbsr-m4c16-x3": {"steps": 9_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2"},
+    "ecbsr-m4c16-x4": {"steps": 9_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2"},
+    "espcn-x3": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
+    "espcn-x4": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--bench", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=Path("runs/shipped"))
+    parser.add_argument("--only", choices=list(SHIPPED))
+    parser.add_argument("--no-train", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data_digest = digest_files(find_photos(options.photos), options.photos)
+    for name in [options.only] if options.only else SHIPPED:
+        recipe = recipe_of(name)
+        out = options.runs / name
+        if not options.no_train:
+            distill(
+                recipe,
+                data=options.photos,
+                val=options.bench / "Set5",
+                out=out,
+                resume=True,
+                device="auto",
+                terms=TERMS,
+            )
+        if (out / "best.safetensors").is_file():
+            entry = ship(name, recipe, out, options.bench, data_digest=data_digest)
+            print(name, json.dumps(entry["spec"]["metrics"]))
+
+
+def recipe_of(name: str) -> Recipe:
+    student, scale = name.rsplit("-x", 1)
+    return load_recipe("bicubic", student=student, scale=int(scale), **SHIPPED[name])
+
+
+def ship(name: str, recipe: Recipe, out: Path, bench: Path, *, data_digest: str) -> dict[str, Any]:
+    """Export, measure the exported file, and enter it into the index."""
+    WEIGHTS.mkdir(exist_ok=True)
+    model, spec = checkpoint.load(out / "best.safetensors")
+    files = {"onnx": WEIGHTS / f"{name}.onnx", "checkpoint": WEIGHTS / f"{name}.safetensors"}
+    # Twice, since the figures of a file are measured on that file and then written into it.
+    spec = spec.replace(terms=TERMS, metrics={})
+    export_onnx(model, spec, files["onnx"])
+    spec = spec.replace(metrics=measure(files["onnx"], bench, scale=spec.scale))
+    export_onnx(model, spec, files["onnx"])
+    checkpoint.save(files["checkpoint"], dict(model.state_dict()), spec=spec, model=model)
+    entry = {
+        "spec": spec.to_dict(),
+        "parameters": {
+            "training": count_parameters(model),
+            "deployed": count_parameters(deployed(model)),
+        },
+        "macs_640x360": count_macs(
+            deployed(build(spec.network, spec.scale)), height=360, width=640
+        ),
+        **{kind: path.name for kind, path in files.items()},
+        "sha256": {
+            kind: hashlib.sha256(path.read_bytes()).hexdigest() for kind, path in files.items()
+        },
+        "training": training_facts(recipe, out, data_digest=data_digest),
+    }
+    index_file = WEIGHTS / "index.json"
+    index = json.loads(index_file.read_text()) if index_file.is_file() else {"models": {}}
+    models = index["models"] | {name: entry}
+    ordered = {known: models[known] for known in SHIPPED if known in models}
+    index_file.write_text(json.dumps({"schema": 1, "models": ordered}, indent=1) + "\n")
+    return entry
+
+
+def measure(path: Path, bench: Path, *, scale: int) -> dict[str, dict[str, float]]:
+    """PSNR-Y and SSIM-Y of an exported file on Set5 and Set14, in ONNX Runtime fp32."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def upscale(luma: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(None, {"x": luma[None, None]})[0])[0, 0]
+
+    metrics = {}
+    for name in ("Set5", "Set14"):
+        score = mean_score(evaluate(upscale, load_pairs(bench / name, scale=scale), scale=scale))
+        metrics[name] = {"psnr_y": round(score.psnr_y, 3), "ssim_y": round(score.ssim_y, 4)}
+    return metrics
+
+
+def training_facts(recipe: Recipe, out: Path, *, data_digest: str) -> dict[str, Any]:
+    with safe_open(out / "state.safetensors", framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+    return {
+        "recipe": "bicubic",
+        "recipe_digest": recipe.digest(),
+        "settings": recipe.model_dump(),
+        "data_digest": data_digest,
+        "terms": TERMS,
+        "seed": recipe.seed,
+        "steps": state["step"],
+        "minutes": round(state["seconds"] / 60, 1),
+        "machine": machine("cpu"),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m edgesr` is `edgesr`."""
+
+from edgesr.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""The command line. A verb parses its options, then imports the one module it needs.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 the job failed, 2 it cannot
+be meant, 130 interrupted. To add a verb, write a plain function (`cli_*.py`) and register it below.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from edgesr import __version__
+from edgesr.cli_run import bench, image, models, stream
+from edgesr.errors import EdgesrError, Interrupted
+
+app = typer.Typer(
+    name="edgesr",
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Small super-resolution networks on live or recorded video.",
+    epilog="Start with: edgesr stream in.mp4 out.mp4",
+)
+app.command("stream", epilog="Example: edgesr stream in.mp4 out.mp4 --scale 2")(stream)
+app.command("image", epilog="Example: edgesr image photo.jpg large.png --scale 4")(image)
+app.command("models", epilog="Example: edgesr models --json")(models)
+app.command("bench", epilog="Example: edgesr bench --size 1280x720 --fps 30")(bench)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"edgesr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Say which version this is."
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Errors and warnings only; also after the verb.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error came from (or EDGESR_DEBUG=1).")
+    ] = False,
+) -> None:
+    if quiet and ctx.invoked_subcommand is not None:
+        ctx.default_map = {ctx.invoked_subcommand: {"quiet": True}}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line (without the program's name); its exit code."""
+    debug = "--debug" in arguments or bool(os.environ.get("EDGESR_DEBUG"))
+    try:
+        result = typer.main.get_command(app).main(
+            list(arguments), prog_name="edgesr", standalone_mode=False
+        )
+        sys.stdout.flush()  # a closed pipe is noticed here, not while Python ends
+        return result if isinstance(result, int) else 0
+    except Interrupted as error:
+        _say(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return Interrupted.exit_code
+    except EdgesrError as error:
+        return _fail(str(error), error.exit_code, debug=debug)
+    except BrokenPipeError:  # `edgesr models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a ClickException; typer brings its own copy of them
+            message = error.format_message()  # empty when there were no arguments: help was shown
+            return _fail(message, 2, debug=debug) if message else 2
+        advice = "" if debug else "; a bug in edgesr: `edgesr --debug ...` tells more, report that"
+        return _fail(f"{type(error).__name__}: {error}{advice}", 1, debug=debug)
+
+
+def main() -> NoReturn:
+    """The console script."""
+    # `kill` and `docker stop` end a job like Ctrl-C: cleaned up, nothing half-written left behind.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its lines stand beside ours otherwise
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _fail(message: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    _say("error: " + " ".join(message.split()), colour=typer.colors.RED)
+    return code
+
+
+def _say(line: str, colour: str | None = None) -> None:
+    typer.secho(line, err=True, fg=colour)

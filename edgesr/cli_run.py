@@ -1,0 +1,253 @@
+"""The verbs that run models: stream, image, models, bench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from edgesr.models import ShippedModel
+    from edgesr.runtime.stats import Stats
+
+DEFAULT_MODEL = "ecbsr-m10c16"  # as in edgesr.models, which `--help` does not import
+
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="A name of `edgesr models`, or an .onnx file.")
+]
+Scale = Annotated[
+    int | None, typer.Option("--scale", "-s", help="How many times larger.", show_default="2")
+]
+Backend = Annotated[str, typer.Option("--backend", help="auto, ort or openvino.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="For inference.", show_default="all cores")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace existing outputs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def stream(
+    input: Annotated[Path, typer.Argument(metavar="IN", help="A video file.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="What to write; its suffix says which container.")
+    ],
+    model: ModelName = DEFAULT_MODEL,
+    scale: Scale = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    codec: Annotated[
+        str | None,
+        typer.Option("--codec", help="h264, hevc, vp9, ...", show_default="by container"),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option("--crf", help="Quality: smaller is better.", show_default="by codec"),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="Effort of the encoder.", show_default="by codec"),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", help="For inference and for the encoder, each.", show_default="all cores"
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first damaged packet.")
+    ] = False,
+    keep_partial: Annotated[
+        bool, typer.Option("--keep-partial", help="When interrupted, keep what is done so far.")
+    ] = False,
+    stats: Annotated[
+        Path | None, typer.Option("--stats", metavar="FILE.json", help="Write what was measured.")
+    ] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Upscale a video: every frame at its time, sound and subtitles copied."""
+    from edgesr.cli_progress import Meter
+    from edgesr.runtime.stream import stream as run
+
+    with Meter(output.name, quiet=quiet) as meter:
+        result = run(
+            input,
+            output,
+            model=model,
+            scale=scale,
+            backend=backend,
+            precision=precision,
+            codec=codec,
+            crf=crf,
+            preset=preset,
+            threads=threads,
+            overwrite=overwrite,
+            strict=strict,
+            keep_partial=keep_partial,
+            stats=stats,
+            progress=meter.update,
+            on_warning=meter.warn,
+        )
+    if json_:
+        typer.echo(json.dumps(result.to_dict(), indent=2))
+    elif not quiet:
+        typer.echo(_summary(result))
+
+
+def image(
+    input: Annotated[Path, typer.Argument(metavar="IN", help="A picture, or a folder of them.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="A picture, or a folder.")],
+    model: ModelName = DEFAULT_MODEL,
+    scale: Scale = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Upscale a picture, or all pictures of a folder: PNG, JPEG, WebP, TIFF, BMP, 8 or 16 bit."""
+    from edgesr.cli_progress import error, note, warn
+    from edgesr.runtime.image import Done, upscale_images
+    from edgesr.runtime.upscaler import Upscaler, load
+
+    def open_model() -> Upscaler:
+        return load(model, scale=scale, backend=backend, precision=precision, threads=threads)
+
+    def done(picture: Done) -> None:
+        if not quiet:
+            note(f"{picture.output}: {picture.width}x{picture.height}, {picture.seconds:.2f} s")
+
+    report = upscale_images(
+        input, output, load=open_model, overwrite=overwrite, on_done=done, on_warning=warn
+    )
+    for path, why in report.failed:
+        error(why if str(path) in why else f"{path}: {why}")
+    if json_:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    elif not quiet:
+        many = "" if len(report.done) == 1 else "s"
+        failed = f", {len(report.failed)} failed" if report.failed else ""
+        typer.echo(f"{output}: {len(report.done)} picture{many}{failed}; {report.runs}")
+    return 1 if report.failed else 0
+
+
+def models(json_: Json = False, quiet: Quiet = False) -> None:
+    """List the models that came with this installation."""
+    from edgesr.cli_progress import note
+    from edgesr.models import DEFAULT_MODEL as DEFAULT
+    from edgesr.models import DEFAULT_SCALE, shipped
+    from edgesr.runtime.backends.choose import recall_record
+
+    def measured(model: ShippedModel) -> dict[str, float]:
+        record = recall_record(model.onnx)
+        return dict(record.ms) if record.about.get("size") == "640x360" else {}
+
+    rows = [(model, measured(model)) for model in shipped()]
+    default = f"{DEFAULT}-x{DEFAULT_SCALE}"
+    if json_:
+        listed = [_model_facts(m, ms, default=m.name == default) for m, ms in rows]
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    heads = ["model", "scale", "parameters", "GMAC", "Set5 dB", "Set14 dB", "ms here"]
+    table = [heads] + [_model_row(m, ms, default=m.name == default) for m, ms in rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
+    for row in table:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        typer.echo("  ".join(cells).rstrip())
+    if not quiet:
+        note("* the default; GMAC and ms: one 640x360 frame (ms: `edgesr bench`); dB: PSNR-Y")
+
+
+def bench(
+    model: ModelName = DEFAULT_MODEL,
+    scale: Scale = None,
+    size: Annotated[
+        str, typer.Option("--size", metavar="WxH", help="Of the clip that is made up.")
+    ] = "640x360",
+    input: Annotated[
+        Path | None, typer.Option("--input", help="Take this clip instead of a made-up one.")
+    ] = None,
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    fps: Annotated[
+        float | None,
+        typer.Option("--fps", help="The rate to keep up with.", show_default="the clip's"),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="How long to measure each way of running it.")
+    ] = 2.0,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure each way of running a model here; `auto` takes the fastest from then on."""
+    from edgesr.cli_progress import note, warn
+    from edgesr.runtime.bench import bench as measure
+
+    report = measure(
+        model,
+        scale=scale,
+        size=size,
+        input=input,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        fps=fps,
+        seconds=seconds,
+        on_note=None if quiet else note,
+        on_warning=warn,
+    )
+    typer.echo(json.dumps(report.to_dict(), indent=2) if json_ else report.text())
+
+
+def _summary(stats: Stats) -> str:
+    ran, out = stats.backend, stats.output
+    rate = "" if stats.fps is None else f" ({stats.fps:.1f} fps, slowest: {stats.slowest})"
+    return (
+        f"{out['path']}: {stats.frames_out} frames, {out['width']}x{out['height']} {out['codec']}, "
+        f"{stats.seconds_total:.1f} s{rate}; {stats.model['name']} on {ran['backend']} "
+        f"{ran['precision']} ({ran['why']})"
+    )
+
+
+def _model_row(model: ShippedModel, ms: dict[str, float], *, default: bool) -> list[str]:
+    def db(name: str) -> str:
+        value = model.spec.metrics.get(name, {}).get("psnr_y")
+        return "-" if value is None else f"{value:.2f}"
+
+    macs, count = model.macs_640x360, model.deployed_parameters
+    best = min(ms.items(), key=lambda item: item[1], default=None)
+    return [
+        model.name + (" *" if default else ""),
+        f"x{model.spec.scale}",
+        "-" if count is None else f"{count:,}",
+        "-" if macs is None else f"{macs / 1e9:.2f}",
+        db("Set5"),
+        db("Set14"),
+        "-" if best is None else f"{best[1]:.1f} {best[0]}",
+    ]
+
+
+def _model_facts(model: ShippedModel, ms: dict[str, float], *, default: bool) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "scale": model.spec.scale,
+        "default": default,
+        "parameters": {
+            "training": model.training_parameters,
+            "deployed": model.deployed_parameters,
+        },
+        "macs_640x360": model.macs_640x360,
+        "metrics": {name: dict(values) for name, values in model.spec.metrics.items()},
+        "terms": model.spec.terms,
+        "ms_640x360_here": ms,
+        "onnx": str(model.onnx),
+        "checkpoint": None if model.checkpoint is None else str(model.checkpoint),
+    }

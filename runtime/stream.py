@@ -1,0 +1,236 @@
+"""edgesr.stream: a video through a model, from file to file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from edgesr.errors import Interrupted, MediaError, UsageError
+from edgesr.models import DEFAULT_MODEL, Model, resolve
+from edgesr.runtime.pipeline import run
+from edgesr.runtime.progress import Progress, Watch
+from edgesr.runtime.stats import Stats, machine_facts, peak_rss_mb, versions
+
+if TYPE_CHECKING:
+    from edgesr.runtime.backends import Session
+    from edgesr.runtime.upscale import Upscale
+    from edgesr.runtime.video import VideoReader, VideoWriter
+
+INFER = "infer"
+
+
+def stream(
+    input: str | Path,
+    output: str | Path,
+    *,
+    model: str = DEFAULT_MODEL,
+    scale: int | None = None,
+    backend: str = "auto",
+    precision: str = "auto",
+    codec: str | None = None,
+    crf: int | None = None,
+    preset: str | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    keep_partial: bool = False,
+    stats: str | Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
+    cancel: Event | None = None,
+) -> Stats:
+    """Upscale a video file: every frame at its time, sound and subtitles copied.
+
+    input, output  paths; the container follows from the suffix of `output`
+    model          a name of `edgesr models`, or the path of an .onnx file
+    scale          None: what the model does
+    backend        "auto", "ort", "openvino"
+    precision      "auto", "fp32", "bf16"; auto is never bf16 for a video of more than 8 bits
+    codec          of the output video, None: what fits the container; crf, preset: of that codec
+    threads        for inference and for the encoder, each; None: as many as there are usable cores
+    overwrite      replace an existing output
+    strict         a packet that cannot be decoded is an error, not a warning
+    keep_partial   when interrupted, keep what is written so far as a valid file
+    stats          write the statistics to this .json file too
+    progress       called about ten times a second, in the calling thread, and once at the end
+    on_warning     called with each warning (one line) in the calling thread; the Stats keep them
+    cancel         set it, from any thread, to stop early
+
+    Returns what was done and how fast. Raises UsageError, ModelError, MediaError, BackendError or
+    MissingDependency when it cannot be done, Interrupted after Ctrl-C or `cancel`. The output
+    appears under its name when it is complete, and not at all after an error.
+    """
+    from edgesr.runtime.upscale import Upscale
+    from edgesr.runtime.video import VideoReader, VideoWriter
+
+    watch = Watch([INFER], progress=progress or _ignore, on_warning=on_warning or _ignore)
+    source, target = Path(input), Path(output)
+    try:
+        if stats is not None:
+            _check_stats(Path(stats), videos=(source, target))
+        with VideoReader(source, strict=strict) as reader:
+            watch.follow(reader.warnings)
+            watch.total = reader.frame_count
+            found = resolve(model, scale=scale)
+            writer = VideoWriter(
+                target,
+                like=reader,
+                width=reader.width * found.spec.scale,
+                height=reader.height * found.spec.scale,
+                codec=codec,
+                crf=crf,
+                preset=preset,
+                threads=threads,
+                overwrite=overwrite,
+                keep_partial=keep_partial,
+            )
+            try:
+                watch.follow(writer.warnings)
+                session = _open_session(
+                    found, reader, backend=backend, precision=precision, threads=threads
+                )
+                with closing(session):
+                    upscale = Upscale(session, spec=found.spec)
+                    seconds = _transcode(reader, upscale, writer, watch, cancel)
+            except Interrupted:
+                writer.abort(keep=keep_partial)
+                raise Interrupted(_what_is_left(writer, keep_partial)) from None
+            except BaseException:
+                writer.abort()
+                raise
+            result = _stats(reader, upscale, writer, found, session, watch, seconds)
+    except KeyboardInterrupt:  # outside of the pipeline, which raises Interrupted by itself
+        raise Interrupted("interrupted") from None
+    if stats is not None:
+        _write_json(Path(stats), result.to_dict())
+    return result
+
+
+def _transcode(
+    reader: VideoReader,
+    upscale: Upscale,
+    writer: VideoWriter,
+    watch: Watch,
+    cancel: Event | None,
+) -> float:
+    """Run the pipeline to the end; its wall time in seconds."""
+    started = time.perf_counter()
+    run(
+        reader,
+        [(INFER, upscale)],
+        writer.write,
+        finish=writer.finish,
+        observe=watch.recorder.observe,
+        tick=watch.tick,
+        cancel=cancel,
+    )
+    seconds = time.perf_counter() - started
+    watch.tick(done=True)
+    return seconds
+
+
+def _what_is_left(writer: VideoWriter, keep: bool) -> str:
+    frames = writer.frames_written
+    fate = "holds them" if keep and frames else "was not written"
+    return f"interrupted after {frames} frames; {writer.path} {fate}"
+
+
+def _open_session(
+    found: Model, reader: VideoReader, *, backend: str, precision: str, threads: int | None
+) -> Session:
+    from edgesr.runtime.backends import open_session
+    from edgesr.runtime.upscale import padded
+
+    if precision == "auto" and reader.depth > 8:
+        # bf16 keeps 8 bits of a number: a 10-bit picture would come back in steps of up to 4.
+        precision = "fp32"
+    return open_session(
+        found.path,
+        spec=found.spec,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        size=padded((reader.height, reader.width), found.spec),
+        io="uint8" if reader.depth == 8 else "float32",
+    )
+
+
+def _stats(
+    reader: VideoReader,
+    upscale: Upscale,
+    writer: VideoWriter,
+    found: Model,
+    session: Session,
+    watch: Watch,
+    seconds: float,
+) -> Stats:
+    recorder, spec = watch.recorder, found.spec
+    return Stats(
+        input={
+            "path": str(reader.path),
+            "width": reader.width,
+            "height": reader.height,
+            "rate": str(reader.rate) if reader.rate else None,
+            "codec": reader.codec,
+            "format": reader.format,
+            "duration": None if reader.duration is None else float(reader.duration),
+        },
+        output={
+            "path": str(writer.path),
+            "width": reader.width * spec.scale,
+            "height": reader.height * spec.scale,
+            "codec": writer.codec,
+            "format": writer.pixel_format,
+            "options": dict(writer.encoder_options),
+        },
+        frames_in=recorder.frames_in,
+        frames_out=recorder.frames_out,
+        duplicates=upscale.duplicates,
+        decode_errors=reader.decode_errors,
+        seconds_total=time.perf_counter() - recorder.started,
+        seconds_first_frame=(
+            None if writer.first_frame_at is None else writer.first_frame_at - recorder.started
+        ),
+        seconds_sustained=recorder.seconds_sustained,
+        fps=recorder.fps,
+        stages=recorder.stages(elapsed=seconds),
+        slowest=recorder.slowest,
+        peak_rss_mb=peak_rss_mb(),
+        model={
+            "name": spec.name,
+            "scale": spec.scale,
+            "network": spec.network,
+            "colour": spec.colour,
+            "precision": spec.precision,
+            "recipe": spec.recipe,
+            "file": str(found.path),
+        },
+        backend=dataclasses.asdict(session.facts),
+        versions=versions(),
+        machine=machine_facts(),
+        warnings=tuple(watch.warnings),
+    )
+
+
+def _check_stats(path: Path, *, videos: Sequence[Path]) -> None:
+    if any(path.absolute() == video.absolute() for video in videos):
+        raise UsageError(f"the statistics cannot go into a video, {path}: give a .json file")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise MediaError(f"the statistics cannot be written to {path}: it is no file in a folder")
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise MediaError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _ignore(_: object) -> None:
+    pass

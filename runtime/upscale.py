@@ -1,0 +1,119 @@
+"""Upscale: the stage that takes frames through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edgesr.colour import upscale_chroma
+from edgesr.errors import MediaError, ModelError
+from edgesr.runtime.backends import Session
+from edgesr.runtime.frame import Frame
+from edgesr.spec import ModelSpec
+
+Array = np.ndarray[Any, Any]
+
+FULL_RANGE = 2  # ColourTags.range
+
+
+def padded(size: tuple[int, int], spec: ModelSpec) -> tuple[int, int]:
+    """(H, W) that the model is given for a picture of (H, W): what it can take, or just above."""
+    height, width = (-(-max(s, spec.min_size) // spec.multiple) * spec.multiple for s in size)
+    return height, width
+
+
+class Upscale:
+    """Frames come back `spec.scale` times as large; everything else passes through in order.
+
+    session  opened for uint8 when the stream has 8 bits, for float32 when it has more
+    spec     facts of the model in the session; a luma ("y") model
+
+    Luma goes through the session, chroma through a bicubic that knows its siting. A frame equal to
+    the one before it (every sample of every plane) gets that one's result again: `duplicates`
+    counts them. Time, colour tags and aspect ratio are untouched.
+
+    Raises ModelError for a model that is not on luma, MediaError when the picture changes its size
+    or format in the middle of the stream.
+    """
+
+    def __init__(self, session: Session, *, spec: ModelSpec) -> None:
+        if spec.colour != "y":
+            raise ModelError(
+                f"{spec.name} is an RGB model; stream runs luma models so far: "
+                "see `edgesr models` for them"
+            )
+        self._session = session
+        self._spec = spec
+        self._last: Frame | None = None
+        self._result: tuple[Array, ...] = ()
+        self.duplicates = 0
+
+    def push(self, item: Any) -> Sequence[Any]:
+        if not isinstance(item, Frame):
+            return (item,)
+        if self._last is not None:
+            self._check_same_picture(item, self._last)
+            if _equal(item.planes, self._last.planes):
+                self.duplicates += 1
+                return (item.replace(planes=self._result),)
+        self._result = self._upscale(item)
+        self._last = item
+        return (item.replace(planes=self._result),)
+
+    def flush(self) -> Sequence[Any]:
+        return ()
+
+    def _upscale(self, frame: Frame) -> tuple[Array, ...]:
+        scale, luma = self._spec.scale, frame.planes[0]
+        peak = (1 << frame.depth) - 1
+        big = [self._through_model(frame, peak)]
+        for plane in frame.planes[1:]:
+            chroma = upscale_chroma(
+                plane, scale=scale, luma=(luma.shape[0], luma.shape[1]), siting=frame.colour.siting
+            )
+            big.append(chroma if frame.depth in (8, 16) else np.minimum(chroma, peak))
+        return tuple(big)
+
+    def _through_model(self, frame: Frame, peak: int) -> Array:
+        scale = self._spec.scale
+        luma = _pad(frame.planes[0], padded((frame.height, frame.width), self._spec))
+        if frame.depth == 8:
+            big = self._session(luma[None, None])[0, 0]  # (H, W) -> (1, 1, H, W) -> (sH, sW)
+        else:
+            # Models learnt on 8-bit code / 255; for studio range the same shade has code
+            # 255 << (depth - 8), for full range all of the codes are 0..1.
+            full = frame.colour.range == FULL_RANGE
+            white = np.float32(peak if full else 255 << (frame.depth - 8))
+            value = luma.astype(np.float32)
+            value /= white
+            value = self._session(value[None, None])[0, 0] * white
+            np.rint(value, out=value)
+            big = np.clip(value, 0, peak, out=value).astype(np.uint16)
+        return big[: frame.height * scale, : frame.width * scale]
+
+    def _check_same_picture(self, frame: Frame, before: Frame) -> None:
+        if (frame.width, frame.height, frame.format) != (
+            before.width,
+            before.height,
+            before.format,
+        ):
+            raise MediaError(
+                f"the picture changes from {before.width}x{before.height} {before.format} to "
+                f"{frame.width}x{frame.height} {frame.format} at {float(frame.time):.3f} s; one "
+                "output holds one size and format: cut the input there"
+            )
+
+
+def _equal(a: tuple[Array, ...], b: tuple[Array, ...]) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _pad(plane: Array, size: tuple[int, int]) -> Array:
+    """Repeat the bottom and right edge up to `size`; contiguous."""
+    below, beside = size[0] - plane.shape[0], size[1] - plane.shape[1]
+    if not below and not beside:
+        return np.ascontiguousarray(plane)
+    return np.asarray(cv2.copyMakeBorder(plane, 0, below, 0, beside, cv2.BORDER_REPLICATE))

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_models
+import pytest
+
+from edgesr.errors import BackendError, UsageError
+from edgesr.models import load_file
+from edgesr.runtime.backends import Session, open_session
+from edgesr.runtime.backends.openvino import has_bf16
+from edgesr.runtime.backends.uint8 import to_float, to_uint8
+from edgesr.spec import IoSpec
+
+BACKENDS = ["ort", "openvino"]
+# Largest difference between two runtimes of the same fp32 network on 0..1.
+FP32 = 1e-4
+SIZES = [(16, 16), (37, 53), (1, 1), (5, 240)]
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return onnx_models.convolutions(tmp_path_factory.mktemp("net") / "net.onnx")
+
+
+@pytest.fixture(scope="module")
+def nearest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return onnx_models.nearest(tmp_path_factory.mktemp("nearest") / "nearest.onnx")
+
+
+def opened(path: Path, backend: str, **options: Any) -> Session:
+    options.setdefault("precision", "fp32")
+    return open_session(path, spec=load_file(path).spec, backend=backend, **options)
+
+
+def picture(height: int, width: int, channels: int = 1) -> np.ndarray:
+    return np.random.default_rng(height).random((1, channels, height, width), np.float32)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_runtimes_agree(net: Path, size: tuple[int, int], threads: int, fixed: bool) -> None:
+    batch = picture(*size)
+    options = {"threads": threads, "size": size if fixed else None}
+    results = [opened(net, backend, **options)(batch) for backend in BACKENDS]
+    for result in results:
+        assert result.shape == (1, 1, 2 * size[0], 2 * size[1])
+        assert result.dtype == np.float32
+    error = np.abs(results[0] - results[1])
+    assert error.max() <= FP32, np.histogram(error)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_known_answer(nearest: Path, backend: str) -> None:
+    batch = picture(9, 7)
+    expected = batch.repeat(2, axis=2).repeat(2, axis=3)
+    np.testing.assert_array_equal(opened(nearest, backend)(batch), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rgb_and_batches_of_several(tmp_path: Path, backend: str) -> None:
+    path = onnx_models.nearest(tmp_path / "rgb.onnx", colour="rgb", scale=3)
+    batch = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 4), np.uint8)
+    result = opened(path, backend, io="uint8")(batch)
+    np.testing.assert_array_equal(result, batch.repeat(3, axis=2).repeat(3, axis=3))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_uint8_keeps_every_value(nearest: Path, backend: str) -> None:
+    batch = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    result = opened(nearest, backend, io="uint8")(batch)
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result[0, 0, ::2, ::2], batch[0, 0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_uint8_is_float32_rounded(net: Path, backend: str, size: tuple[int, int]) -> None:
+    batch = np.random.default_rng(1).integers(0, 256, (1, 1, *size), np.uint8)
+    values = opened(net, backend)(batch.astype(np.float32) / np.float32(255))
+    expected = np.clip(np.rint(values * np.float32(255)), 0, 255)
+    np.testing.assert_array_equal(opened(net, backend, io="uint8")(batch), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_uint8_is_clamped(tmp_path: Path, backend: str) -> None:
+    path = onnx_models.nearest(tmp_path / "steep.onnx", gain=4.0, bias=-1.5)
+    batch = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    result = opened(path, backend, io="uint8")(batch)[0, 0, ::2, ::2].ravel()
+    assert not result[:95].any()  # what is below 0 must not come back as its absolute value
+    assert (result[160:] == 255).all()
+    assert (np.diff(result.astype(int)) >= 0).all()
+
+
+def test_rounding_on_and_around_every_tie() -> None:
+    ties = (np.arange(-40, 560, dtype=np.float32) / 2) / np.float32(255)
+    far = np.float32([-np.inf, -1e30, -8.5e6, -0.0, 8.5e6, 1e30, np.inf])
+    values = np.concatenate([ties, np.nextafter(ties, far[-1]), np.nextafter(ties, far[0]), far])
+    expected = np.clip(np.rint(values.astype(np.float32) * np.float32(255)), 0, 255)
+    np.testing.assert_array_equal(to_uint8(values[None, None, None])[0, 0, 0], expected)
+    assert to_uint8(np.full((1, 1, 1, 1), np.nan, np.float32)) == 0
+
+
+def test_scaling_is_a_division() -> None:
+    values = np.arange(256, dtype=np.uint8)[None, None, None]
+    np.testing.assert_array_equal(to_float(values), values.astype(np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("io", ["float32", "uint8"])
+def test_results_and_inputs_stay_the_callers(net: Path, backend: str, io: Any) -> None:
+    session = opened(net, backend, io=io, size=(8, 8))
+    one, two = np.zeros((1, 1, 8, 8), io), np.ones((1, 1, 8, 8), io)
+    first = session(one)
+    kept = first.copy()
+    session(two)
+    np.testing.assert_array_equal(first, kept)
+    assert not one.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("io", ["float32", "uint8"])
+def test_views_are_taken(net: Path, backend: str, io: Any) -> None:
+    """A decoder's plane has longer lines than the picture is wide, and may be read-only."""
+    lines = np.random.default_rng(2).integers(0, 256, (12, 64)).astype(io)
+    lines = lines / 255 if io == "float32" else lines
+    view = lines.astype(io)[:, :20]
+    view.flags.writeable = False
+    session = opened(net, backend, io=io)
+    np.testing.assert_array_equal(session(view[None, None]), session(view.copy()[None, None]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_wrong_batches(tmp_path: Path, backend: str) -> None:
+    path = onnx_models.nearest(tmp_path / "m.onnx", multiple=2, min_size=4)
+    session = opened(path, backend)
+    fixed = opened(path, backend, size=(8, 8))
+    for target, shape, message in [
+        (session, (8, 8), r"\(N, 1, H, W\), got \(8, 8\)"),
+        (session, (1, 3, 8, 8), r"\(N, 1, H, W\), got \(1, 3, 8, 8\)"),
+        (session, (1, 1, 0, 8), "got"),
+        (session, (1, 1, 7, 8), "multiples of 2, got 7x8"),
+        (session, (1, 1, 2, 8), "from 4 up"),
+        (fixed, (1, 1, 8, 10), r"opened for \(1, 1, 8, 8\), got \(1, 1, 8, 10\)"),
+        (fixed, (2, 1, 8, 8), "opened for"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            target(np.zeros(shape, np.float32))
+    with pytest.raises(UsageError, match="is float32, got uint8"):
+        session(np.zeros((1, 1, 8, 8), np.uint8))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_facts_are_read_back(net: Path, backend: str) -> None:
+    for threads in (1, 2):
+        facts = opened(net, backend, threads=threads).facts
+        assert (facts.backend, facts.precision, facts.threads) == (backend, "fp32", threads)
+        assert (facts.device, facts.why) == ("CPU", "asked for")
+        assert facts.version[0].isdigit()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_closed(net: Path, backend: str) -> None:
+    session = opened(net, backend)
+    session.close()
+    session.close()
+    with pytest.raises(BackendError, match="closed"):
+        session(picture(8, 8))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_damaged_model_is_one_line(tmp_path: Path, net: Path, backend: str) -> None:
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(net.read_bytes()[:-900])
+    with pytest.raises(BackendError, match=r"cannot load .*damaged\.onnx") as caught:
+        open_session(path, spec=load_file(net).spec, backend=backend, precision="fp32")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_graph_with_8_bit_inside(tmp_path: Path, backend: str) -> None:
+    """`export --io uint8`: nothing is converted around it."""
+    facts = onnx_models.spec(io=IoSpec(dtype="uint8", range=(0, 255)))
+    node = onnx.helper.make_node("Concat", ["x", "x"], ["y"], axis=3)
+    path = onnx_models.save(tmp_path / "m.onnx", [node], {}, facts, onnx.TensorProto.UINT8)
+    batch = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    result = opened(path, backend, io="uint8")(batch)
+    np.testing.assert_array_equal(result, np.concatenate([batch, batch], axis=3))
+    with pytest.raises(BackendError, match="8-bit values"):
+        opened(path, backend, io="float32")
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16")
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("io", ["float32", "uint8"])
+def test_bf16(net: Path, fixed: bool, io: Any) -> None:
+    batch = picture(40, 30)
+    batch = batch if io == "float32" else (batch * 255).astype(np.uint8)
+    size = (40, 30) if fixed else None
+    session = opened(net, "openvino", precision="bf16", io=io, size=size)
+    assert session.facts.precision == "bf16"
+    error = np.abs(session(batch).astype(np.float32) - opened(net, "ort", io=io)(batch))
+    step = 1 if io == "float32" else 255
+    assert error.max() <= 0.03 * step, np.histogram(error)
+    assert 0 < error.mean() <= 0.004 * step  # 0: it was fp32 after all
+
+
+def test_options_at_the_door(net: Path) -> None:
+    for options in ({"threads": 0}, {"io": "float16"}, {"size": (0, 8)}):
+        with pytest.raises(UsageError):
+            opened(net, "ort", **options)
