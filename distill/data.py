@@ -179,7 +179,7 @@ def draw_batch(
     redraw: float,
     full_range: float,
 ) -> tuple[Array, Array]:
-    """Batch number `step`: LR (N, 1, patch, patch) and HR (N, 1, s*patch, s*patch), float32 0..1."""
+    """Batch number `step`, float32 in 0..1: LR (N, 1, patch, patch) and HR, `scale` times that."""
     rng = np.random.default_rng([seed, step])
     lr_crops, hr_crops = [], []
     for _ in range(batch):

@@ -18,6 +18,8 @@ import numpy as np
 from edgesr.bicubic import downscale, imresize
 from edgesr.errors import MediaError, UsageError
 from edgesr.metrics import crop_border, psnr, rgb_to_y, ssim
+from edgesr.models import resolve
+from edgesr.runtime.backends import Io, open_session
 
 Array = np.ndarray[Any, Any]
 Upscale = Callable[[Array], Array]
@@ -78,6 +80,93 @@ def read_picture(file: Path) -> Array:
     if picture is None:
         raise MediaError(f"{file}: not a picture that can be read")
     return picture if picture.ndim == 2 else np.asarray(picture)[:, :, ::-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Scores of one model over a folder, beside bicubic's. `runs`: what computed them."""
+
+    model: str
+    scale: int
+    runs: str
+    scores: list[Score]
+    bicubic: list[Score]
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = {
+            ours.name: {
+                "psnr_y": round(ours.psnr_y, 4),
+                "ssim_y": round(ours.ssim_y, 5),
+                "bicubic_psnr_y": round(theirs.psnr_y, 4),
+                "bicubic_ssim_y": round(theirs.ssim_y, 5),
+            }
+            for ours, theirs in self._rows()
+        }
+        mean = rows.pop("mean")
+        return {
+            "schema": 1,
+            "model": self.model,
+            "scale": self.scale,
+            "runs": self.runs,
+            "mean": mean,
+            "pictures": rows,
+        }
+
+    def lines(self) -> list[str]:
+        """The table as text, the mean last."""
+        width = max(len("picture"), *(len(score.name) for score in self.scores))
+        lines = [f"{'picture':{width}}  {self.model:>20}  {'bicubic':>14}   gain"]
+        for ours, theirs in self._rows():
+            lines.append(
+                f"{ours.name:{width}}  {ours.psnr_y:11.3f} / {ours.ssim_y:.4f}"
+                f"  {theirs.psnr_y:6.2f} / {theirs.ssim_y:.3f}  {ours.psnr_y - theirs.psnr_y:+.2f}"
+            )
+        return lines
+
+    def _rows(self) -> list[tuple[Score, Score]]:
+        means = (mean_score(self.scores), mean_score(self.bicubic))
+        return [*zip(self.scores, self.bicubic, strict=True), means]
+
+
+def evaluate_model(
+    model: str,
+    folder: Path,
+    *,
+    scale: int | None = None,
+    backend: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+) -> Table:
+    """Score a model by name or path. Raises ModelError, BackendError, UsageError, MediaError."""
+    found = resolve(model, scale=scale)
+    spec = found.spec
+    if spec.colour != "y":
+        raise UsageError(f"{spec.name} is an RGB model: eval scores luma models so far")
+    pairs = load_pairs(folder, scale=spec.scale)
+    io: Io = "uint8" if spec.io.dtype == "uint8" else "float32"
+    session = open_session(
+        found.path, spec=spec, backend=backend, precision=precision, threads=threads, io=io
+    )
+
+    def upscale(luma: Array) -> Array:
+        if io == "float32":
+            return session(luma[None, None])[0, 0]
+        small = np.round(luma * 255.0).astype(np.uint8)
+        return session(small[None, None])[0, 0].astype(np.float32) / 255.0
+
+    try:
+        scores = evaluate(upscale, pairs, scale=spec.scale)
+    finally:
+        session.close()
+    facts = session.facts
+    runs = f"{facts.backend} {facts.version} {facts.precision} on {facts.device}, {io} in and out"
+    return Table(
+        model=spec.name,
+        scale=spec.scale,
+        runs=runs,
+        scores=scores,
+        bicubic=bicubic_scores(pairs, scale=spec.scale),
+    )
 
 
 def evaluate(upscale: Upscale, pairs: list[Pair], *, scale: int) -> list[Score]:

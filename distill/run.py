@@ -110,10 +110,10 @@ def distill(
 def starting_tensors(init: str) -> dict[str, Tensor]:
     """Tensors of a checkpoint file, or of a shipped model by name."""
     if not init.endswith(".safetensors"):
-        models = {model.name: model for model in shipped()}
-        if init not in models or models[init].checkpoint is None:
+        found = {model.name: model.checkpoint for model in shipped()}.get(init)
+        if found is None:
             raise UsageError(f"init {init!r}: neither a .safetensors file nor a shipped model")
-        return load_file(models[init].checkpoint)
+        return load_file(found)
     if not Path(init).is_file():
         raise UsageError(f"init {init}: no such file")
     return load_file(init)

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, safe_open, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgesr.distill.data import PhotoSet, draw_batch
@@ -80,7 +81,7 @@ def train(
     raw = build(recipe.student, recipe.scale)
     if start:
         take_fitting(raw, start)
-    raw = raw.to(where, memory_format=torch.channels_last)
+    raw = raw.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainable = [p for p in raw.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
     average = {name: t.detach().clone() for name, t in raw.state_dict().items()}
@@ -285,10 +286,13 @@ def load_state(
     model.load_state_dict(part("model/"))
     for name, tensor in part("average/").items():
         average[name].copy_(tensor)
+    parameters = optimizer.param_groups[0]["params"]
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in part("adam/").items():
-        index, key = name.split("/")
-        entries.setdefault(int(index), {})[key] = tensor
+        index, key = int(name.split("/")[0]), name.split("/")[1]
+        if tensor.ndim:  # in the memory order of the weight: the fused step sums in that order
+            tensor = torch.empty_like(parameters[index]).copy_(tensor)
+        entries.setdefault(index, {})[key] = tensor
     optimizer.load_state_dict(
         {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
     )

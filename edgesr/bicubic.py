@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 def imresize(picture: Array, scale: float | Fraction) -> Array:
-    """(H, W) or (H, W, C) -> ceil(scale * size); uint8 gives uint8, float gives float64 unclamped."""
+    """(H, W) or (H, W, C) -> ceil(scale * size); uint8 gives uint8, else float64 unclamped."""
     height, width = picture.shape[:2]
     taller = resize_rows(picture, size=-int(-height * scale // 1), scale=float(scale))
     both = resize_rows(taller.swapaxes(0, 1), size=-int(-width * scale // 1), scale=float(scale))

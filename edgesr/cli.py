@@ -74,11 +74,15 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return Interrupted.exit_code
     except EdgesrError as error:
+        if _was_interrupted(error):
+            return Interrupted.exit_code
         return _fail(str(error), error.exit_code, debug=debug)
     except BrokenPipeError:  # `edgesr models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if _was_interrupted(error):
+            return Interrupted.exit_code
         if hasattr(error, "format_message"):  # a ClickException; typer brings its own copy of them
             message = error.format_message()  # empty when there were no arguments: help was shown
             return _fail(message, 2, debug=debug) if message else 2
@@ -91,7 +95,23 @@ def main() -> NoReturn:
     # `kill` and `docker stop` end a job like Ctrl-C: cleaned up, nothing half-written left behind.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its lines stand beside ours otherwise
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code == Interrupted.exit_code:
+        # Python ends with SIGINT instead of this code if the interrupt ever passed through a C
+        # extension; and nobody who pressed Ctrl-C wants to wait for libraries to wind down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C stands behind it: a C extension that is loading makes it an ImportError."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _fail(message: str, code: int, *, debug: bool) -> int:

@@ -80,7 +80,7 @@ def shipped(*, folder: Path | None = None) -> list[ShippedModel]:
 
     Raises ModelError when the index is missing or cannot be read.
     """
-    folder = folder or Path(str(resources.files("edgesr") / "weights"))
+    folder = folder or _weights()
     index = folder / "index.json"
     try:
         values = json.loads(index.read_text(encoding="utf-8"))
@@ -160,6 +160,10 @@ def _from_path(path: Path, scale: int | None) -> Model:
             "leave --scale out, or give another model"
         )
     return model
+
+
+def _weights() -> Path:
+    return Path(str(resources.files("edgesr") / "weights"))
 
 
 def _entry(folder: Path, entry: Mapping[str, Any]) -> ShippedModel:

@@ -8,6 +8,7 @@ io="uint8" scaling, rounding and clamping move into the graph.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io as text_io
 import logging
 import warnings
@@ -24,8 +25,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.export import Dim
 
-from edgesr.errors import EdgesrError
+from edgesr.errors import EdgesrError, ModelError, UsageError
 from edgesr.export.verify import Difference, check_inputs, compare
+from edgesr.models import shipped
 from edgesr.networks import deployed
 from edgesr.spec import METADATA_KEY, IoSpec, ModelSpec
 
@@ -49,6 +51,34 @@ class OnnxReport:
     spec: ModelSpec
     difference: Difference
     size_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "path": str(self.path),
+            "spec": self.spec.to_dict(),
+            "difference": dataclasses.asdict(self.difference),
+            "size_bytes": self.size_bytes,
+        }
+
+
+def find_checkpoint(model: str) -> Path:
+    """A `.safetensors` file, the best one of a run folder, or that of a shipped model by name."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        best = path / "best.safetensors"
+        if not best.is_file():
+            raise ModelError(f"{path} is no run folder: it holds no best.safetensors")
+        return best
+    if path.suffix == ".safetensors":
+        return path
+    if path.suffix or "/" in model:
+        raise UsageError(f"{model}: give a .safetensors checkpoint, a run folder or a model's name")
+    for entry in shipped():
+        if entry.checkpoint is not None and model in (entry.name, f"{entry.family}"):
+            return entry.checkpoint
+    names = ", ".join(entry.name for entry in shipped())
+    raise ModelError(f"no checkpoint of a model {model!r} is shipped: there are {names}")
 
 
 def export_onnx(
@@ -118,7 +148,7 @@ def trace(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def tidy(graph: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
-    """Right IR version, facts in, stack traces and local paths out, PReLU slopes as [1, C, 1, 1]."""
+    """Right IR version, facts in, stack traces and local paths out, PReLU slopes widened."""
     graph.ir_version = IR_VERSION
     graph.doc_string = ""
     graph.producer_name, graph.producer_version = "edgesr", ""
@@ -134,7 +164,6 @@ def tidy(graph: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
         del holder.metadata_props[:]
         holder.doc_string = ""
     widen_slopes(graph)
-    # A batch of one name for every size keeps "2*h" readable; onnxruntime ignores the names.
     onnx.helper.set_model_props(graph, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(graph, full_check=True)
     return graph

@@ -26,7 +26,7 @@ from edgesr.runtime.backends import Size
 from edgesr.runtime.stats import Stats
 
 SCHEMA = 1
-BF16 = ("bf16 costs 0.005 to 0.01 dB of quality; say --precision fp32 to do without",)
+BF16 = ("bf16 costs about 0.005 dB of quality; --precision fp32 does without",)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ class Copies:
             self._refuse(other, str(error))
             return
         output.metadata.update(streams.tags(dict(other.handle.metadata)))
-        output.disposition = streams.disposition(other.handle)
+        output.disposition = int(other.handle.disposition)
         if other.kind != "attachment":  # whose bytes are in the header
             self._outputs[other.index] = output
 
@@ -73,7 +73,7 @@ class Copies:
             return
         if self._kind.muxer == "mpegts":
             self.warnings.append("chapters are not carried: mpegts cannot hold them")
-        elif hasattr(self._container, "set_chapters"):
+        else:
             self._container.set_chapters(self._like.chapters)
 
     def _correct(self, packet: av.Packet[Any], index: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import av
 
 from edgesr.errors import MediaError
-from edgesr.runtime.streams import ATTACHED_PICTURE, disposition
+from edgesr.runtime.streams import ATTACHED_PICTURE
 
 _TEXT_ART = {"tty", "bin", "xbin", "adf", "idf"}  # FFmpeg draws text files as video
 
@@ -42,7 +42,7 @@ def _reason(error: Exception) -> str:
 
 def video_stream(container: Any, path: Path) -> Any:
     """The default video stream, else the first; never a cover picture."""
-    videos = [s for s in container.streams.video if not disposition(s) & ATTACHED_PICTURE]
+    videos = [s for s in container.streams.video if not int(s.disposition) & ATTACHED_PICTURE]
     if not videos:
         container.close()
         raise MediaError(f"{path} has no video stream")
@@ -50,4 +50,4 @@ def video_stream(container: Any, path: Path) -> Any:
     if not usable:
         container.close()
         raise MediaError(f"{path}: this FFmpeg has no decoder for its video")
-    return next((s for s in usable if disposition(s) & 1), usable[0])
+    return next((s for s in usable if int(s.disposition) & 1), usable[0])

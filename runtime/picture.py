@@ -68,7 +68,7 @@ def read(path: Path) -> tuple[Picture, list[str]]:
     """
     if not hasattr(cv2, "imdecodeWithMetadata"):
         raise MissingDependency(
-            f"OpenCV {cv2.__version__} cannot read EXIF: pip install 'opencv-python-headless>=4.12'"
+            f"OpenCV {cv2.__version__} cannot read EXIF: pip install 'opencv-python-headless>=4.13'"
         )
     try:
         data = path.read_bytes()

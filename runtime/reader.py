@@ -129,10 +129,8 @@ class VideoReader:
             self.frame_count = round(self.duration * self.rate)
         self.metadata: dict[str, str] = dict(self.container.metadata)
         self.stream_metadata: dict[str, str] = dict(stream.metadata)
-        self.disposition = streams.disposition(stream)
-        self.chapters: list[Any] = (
-            list(self.container.chapters()) if hasattr(self.container, "chapters") else []
-        )
+        self.disposition = int(stream.disposition)
+        self.chapters: list[Any] = list(self.container.chapters())
         self._settled = False
         self._told: set[str] = set()
         self._reformatter = VideoReformatter()

@@ -126,15 +126,9 @@ def codec_name(stream: Any) -> str:
     return str(getattr(codec, "canonical_name", codec.name))
 
 
-def disposition(stream: Any) -> int:
-    """FFmpeg's bits: "default", "forced", "attached picture"; PyAV < 17 gives a plain Flag."""
-    value = stream.disposition
-    return int(getattr(value, "value", value))
-
-
 def other(stream: Any) -> Other:
     """Describe one of PyAV's input streams."""
-    cover = disposition(stream) & ATTACHED_PICTURE
+    cover = int(stream.disposition) & ATTACHED_PICTURE
     kind = "cover picture" if cover else stream.type
     return Other(index=stream.index, kind=kind, codec=codec_name(stream), handle=stream)
 

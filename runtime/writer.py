@@ -167,12 +167,11 @@ class VideoWriter:
     def _choose_turn(self) -> None:
         """Carry the display matrix, or turn the frames where the container cannot."""
         matrix = self._like.display_matrix
-        carries = self._kind.rotates and hasattr(av.VideoStream, "set_display_matrix")
-        self._matrix = matrix if carries else None
-        self._turn = None if carries else upright.orientation_of(matrix)
+        self._matrix = matrix if self._kind.rotates else None
+        self._turn = None if self._kind.rotates else upright.orientation_of(matrix)
         if self._turn is not None:
             self._warn(f"{self._kind.muxer} cannot hold the rotation: frames are turned upright")
-        elif matrix is not None and not carries and not upright.is_plain(matrix):
+        elif matrix and not self._kind.rotates and not upright.is_plain(matrix):
             self._warn(f"the rotation by {self._like.rotation} degrees is not carried")
 
     def _warn_of_container(self) -> None:
@@ -248,8 +247,7 @@ class VideoWriter:
         picture = self._picture(frame)
         if self._times is None:
             picture.pts, picture.time_base = frame.pts, frame.time_base
-            with suppress(AttributeError):  # read-only in older PyAV
-                picture.duration = frame.duration
+            picture.duration = frame.duration
         else:
             self._times[self.frames_written] = (frame.pts, frame.duration)
             picture.pts = self.frames_written

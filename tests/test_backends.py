@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,22 @@ def test_facts_are_read_back(net: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("io", ["float32", "uint8"])
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_callers_at_the_same_time(net: Path, backend: str, io: Any, parallel: int) -> None:
+    """More callers than it was opened for wait; nobody gets another one's picture."""
+    session = opened(net, backend, threads=2, parallel=parallel, io=io, size=(64, 48))
+    assert (session.facts.threads, session.facts.parallel) == (2, parallel)
+    peak = 256 if io == "uint8" else 1
+    batches = [(picture(64, 48) * peak * i / 12).astype(io) for i in range(1, 13)]
+    expected = [session(batch) for batch in batches]
+    with ThreadPoolExecutor(5) as pool:
+        for _ in range(5):
+            for result, right in zip(pool.map(session, batches), expected, strict=True):
+                np.testing.assert_array_equal(result, right)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_closed(net: Path, backend: str) -> None:
     session = opened(net, backend)
     session.close()
@@ -210,6 +227,6 @@ def test_bf16(net: Path, fixed: bool, io: Any) -> None:
 
 
 def test_options_at_the_door(net: Path) -> None:
-    for options in ({"threads": 0}, {"io": "float16"}, {"size": (0, 8)}):
+    for options in ({"threads": 0}, {"parallel": 0}, {"io": "float16"}, {"size": (0, 8)}):
         with pytest.raises(UsageError):
             opened(net, "ort", **options)

@@ -40,7 +40,9 @@ def test_half_size_copies_stand_beside_the_photos(tmp_path: Path) -> None:
     photos = load_photos(folder, scale=2, copies=(1.0, 0.5), patch=16)
     assert photos.shapes[:2] == ((48, 64), (24, 32))
     assert len(photos) == 6
-    assert len(load_photos(folder, scale=2, copies=(1.0, 0.5), patch=30)) == 3  # too small: left out
+    assert (
+        len(load_photos(folder, scale=2, copies=(1.0, 0.5), patch=30)) == 3
+    )  # too small: left out
 
 
 def test_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
@@ -89,7 +91,9 @@ def test_flat_crops_are_mostly_drawn_again(tmp_path: Path) -> None:
 
     def flat(redraw: float) -> float:
         draw = {"batch": 64, "patch": 16, "detail": 0.01, "redraw": redraw, "full_range": 0.0}
-        return float(np.mean(np.ptp(draw_batch(photos, seed=0, step=0, **draw)[0], axis=(2, 3)) == 0))
+        return float(
+            np.mean(np.ptp(draw_batch(photos, seed=0, step=0, **draw)[0], axis=(2, 3)) == 0)
+        )
 
     assert flat(1.0) == 0
     assert flat(0.7) < flat(0.0) - 0.1

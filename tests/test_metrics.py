@@ -36,7 +36,12 @@ def test_ssim_agrees_with_scikit_image() -> None:
     a = rng.random((40, 50)) * 255
     b = np.clip(a + rng.normal(0, 20, a.shape), 0, 255)
     _, full = metrics.structural_similarity(
-        a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        a,
+        b,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
         full=True,
     )
     assert ssim(a, b) == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-6)

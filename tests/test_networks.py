@@ -170,9 +170,7 @@ def test_channel_prelu_is_prelu(training: bool) -> None:
         assert_close(ours.weight.grad, theirs.weight.grad, dtype="float32")
 
 
-@pytest.mark.parametrize(
-    ("name", "halo"), [("espcn", 4), ("ecbsr-m4c16", 6), ("ecbsr-m10c16", 12)]
-)
+@pytest.mark.parametrize(("name", "halo"), [("espcn", 4), ("ecbsr-m4c16", 6), ("ecbsr-m10c16", 12)])
 def test_halo_is_the_receptive_field(name: str, halo: int) -> None:
     """5x5 + 3x3 + 3x3 reach 2 + 1 + 1 pixels; M + 2 convolutions 3x3 reach M + 2."""
     assert measure_halo(build(name, 2), scale=2) == halo

@@ -45,6 +45,10 @@ class Ecbsr(nn.Module):
             for i, (c_in, c_out) in enumerate(widths)
         )
 
+    @property
+    def blocks(self) -> list[EdgeBlock]:
+        return [block for block in self.backbone if isinstance(block, EdgeBlock)]
+
     def forward(self, x: Tensor) -> Tensor:
         y = x  # (N, 1, H, W)
         for block in self.backbone:
@@ -54,7 +58,7 @@ class Ecbsr(nn.Module):
     def forward_branches(self, x: Tensor) -> Tensor:
         """The paper's five branches, computed one by one: the reference for `forward`."""
         y = x
-        for block in self.backbone:
+        for block in self.blocks:
             y = block.act(block.forward_branches(y))
         return F.pixel_shuffle(y + x, self.config.scale)
 
@@ -86,12 +90,11 @@ def merge(model: Ecbsr) -> PlainEcbsr:
     """The plain network that computes the same; the training form stays untouched."""
     plain = PlainEcbsr(model.config)
     with torch.no_grad():
-        for i, block in enumerate(model.backbone):
+        for i, block in enumerate(model.blocks):
             weight, bias = block.merged()
-            plain.body[2 * i].weight.copy_(weight)
-            plain.body[2 * i].bias.copy_(bias)
+            plain.body[2 * i].load_state_dict({"weight": weight, "bias": bias})
             if isinstance(block.act, nn.PReLU):
-                plain.body[2 * i + 1].weight.copy_(block.act.weight)
+                plain.body[2 * i + 1].load_state_dict(block.act.state_dict())
     return plain.eval()
 
 
@@ -113,7 +116,8 @@ class EdgeBlock(nn.Module):
 
     def merged(self) -> tuple[Tensor, Tensor]:
         """Kernel (out, in, 3, 3) and bias (out,) of the one convolution, differentiable."""
-        weight, bias = self.conv3x3.weight, self.conv3x3.bias
+        weight: Tensor = self.conv3x3.weight
+        bias: Tensor = bias_of(self.conv3x3)
         for branch in self.branches:
             branch_weight, branch_bias = branch.merged()
             weight, bias = weight + branch_weight, bias + branch_bias
@@ -134,8 +138,8 @@ class ExpandConv(nn.Module):
         super().__init__()
         first = nn.Conv2d(c_in, depth_multiplier * c_out, 1)
         second = nn.Conv2d(depth_multiplier * c_out, c_out, 3)
-        self.k0, self.b0 = first.weight, first.bias
-        self.k1, self.b1 = second.weight, second.bias
+        self.k0, self.b0 = first.weight, bias_of(first)
+        self.k1, self.b1 = second.weight, bias_of(second)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(expand(x, self.k0, self.b0), self.k1, self.b1)
@@ -157,7 +161,7 @@ class EdgeConv(nn.Module):
     def __init__(self, c_in: int, c_out: int, taps: list[list[int]]) -> None:
         super().__init__()
         first = nn.Conv2d(c_in, c_out, 1)
-        self.k0, self.b0 = first.weight, first.bias
+        self.k0, self.b0 = first.weight, bias_of(first)
         self.scale = nn.Parameter(torch.randn(c_out, 1, 1, 1) * 1e-3)
         self.bias = nn.Parameter(torch.randn(c_out) * 1e-3)
         mask = torch.tensor(taps, dtype=torch.float32).expand(c_out, 1, 3, 3).clone()
@@ -173,6 +177,11 @@ class EdgeConv(nn.Module):
         weight = kernel * self.k0  # (out, 1, 3, 3) x (out, in, 1, 1)
         bias = self.bias + kernel.sum(dim=(1, 2, 3)) * self.b0
         return weight, bias
+
+
+def bias_of(conv: nn.Conv2d) -> nn.Parameter:
+    assert isinstance(conv.bias, nn.Parameter)
+    return conv.bias
 
 
 def expand(x: Tensor, k0: Tensor, b0: Tensor) -> Tensor:

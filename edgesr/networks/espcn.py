@@ -57,14 +57,14 @@ def start_from_bicubic(model: Espcn) -> None:
     kernels = torch.einsum("iy,jx->ijyx", phases, phases).reshape(scale**2, 5, 5)
     with torch.no_grad():
         for conv in (model.conv1, model.conv2, model.conv3):
-            conv.weight.mul_(0.1 if conv is model.conv3 else 1.0)
+            assert conv.bias is not None
             conv.bias.zero_()
         for k in range(scale**2):
             model.conv1.weight[k, 0] = kernels[k]
             for conv in (model.conv2, model.conv3):
                 conv.weight[k] = 0.0
                 conv.weight[k, k, 1, 1] = 1.0
-        model.conv3.weight[:, scale**2 :].mul_(0.1)
+        model.conv3.weight[:, scale**2 :].mul_(0.01)
 
 
 def bicubic_taps(phase: int, scale: int) -> Tensor:

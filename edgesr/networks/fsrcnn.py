@@ -44,7 +44,7 @@ class Fsrcnn(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """He initialisation, and a nearly silent transposed convolution (the paper's N(0, 0.001))."""
+        """He initialisation; the transposed convolution starts nearly silent, N(0, 0.001)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -28,7 +28,9 @@ Size = tuple[int, int]  # (height, width) of the input in pixels
 class Facts:
     """What really runs, read back from the session, not what was asked for.
 
-    why   how backend and precision were chosen: "asked for", "measured on this machine", "rule"
+    threads    in all
+    parallel   batches that may run at the same time, sharing these threads
+    why        how they were chosen: "asked for", "measured on this machine" or "rule"
     """
 
     backend: str
@@ -36,6 +38,7 @@ class Facts:
     device: str
     precision: Precision
     threads: int
+    parallel: int = 1
     why: str = "asked for"
 
 
@@ -43,8 +46,9 @@ class Session(Protocol):
     """One opened model. `session(batch)` takes and gives NCHW of the dtype it was opened for:
 
     float32 in 0..1, not clamped on the way out; or uint8, scaled, rounded (half to even) and
-    clamped inside. The result is the caller's: the next call does not touch it. One caller at a
-    time. Raises UsageError for a batch of another shape or dtype than the session takes.
+    clamped inside. The result is the caller's: the next call does not touch it. As many threads may
+    call at once as it was opened for (`parallel`); more of them wait. Raises UsageError for a batch
+    of another shape or dtype than the session takes.
     """
 
     facts: Facts
@@ -65,6 +69,7 @@ class Request:
     spec: ModelSpec
     precision: Precision
     threads: int
+    parallel: int
     size: Size | None
     io: Io
     why: str
@@ -101,6 +106,7 @@ def open_session(
     backend: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    parallel: int = 1,
     size: Size | None = None,
     io: Io = "float32",
 ) -> Session:
@@ -111,6 +117,10 @@ def open_session(
     backend    "ort", "openvino" or "auto": what measured faster on this machine, else a rule
     precision  "fp32", "bf16" or "auto"; see `choose.choose`
     threads    None: as many as there are usable cores
+    parallel   how many batches run at the same time, on threads / parallel threads each. Each takes
+               longer, all together take less: threads that share a frame wait for the slowest of
+               them after each layer. On 2 busy cores 2 frames on a thread each came to 1.1 to 1.2
+               times the rate of 1 frame on 2 threads, for 14 % less CPU time
     size       (H, W) when it is the same for every batch (OpenVINO is faster then); None: any
     io         dtype of the batches, see `Session`
 
@@ -122,6 +132,8 @@ def open_session(
 
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}: it must be 1 or more")
+    if parallel < 1:
+        raise UsageError(f"parallel is {parallel}: it must be 1 or more")
     if io not in ("float32", "uint8"):
         raise UsageError(f"io is {io!r}: it must be 'float32' or 'uint8'")
     if size is not None and min(size) < 1:
@@ -136,7 +148,8 @@ def open_session(
         path=path,
         spec=spec,
         precision=choice.precision,
-        threads=threads or usable_cores(),
+        threads=max(threads or usable_cores(), parallel),
+        parallel=parallel,
         size=size,
         io=io,
         why=choice.why,

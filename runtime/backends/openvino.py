@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -21,21 +22,28 @@ class OpenVinoSession:
     def __init__(self, compiled: Any, *, facts: Facts, request: Request) -> None:
         self.facts = facts
         self._request = request
-        self._infer = compiled.create_infer_request()
+        self._closed = False
+        self._requests: SimpleQueue[Any] = SimpleQueue()  # those that no caller is using
+        for _ in range(request.parallel):
+            self._requests.put(compiled.create_infer_request())
 
     def __call__(self, batch: Array) -> Array:
         check_batch(batch, self._request)
-        if self._infer is None:
+        if self._closed:
             raise BackendError("this session is closed")
-        if self._request.converts:  # read before the next call writes over it: no copy
-            return to_uint8(self._run(to_float(batch), view=True))
-        return self._run(np.ascontiguousarray(batch), view=False)
-
-    def _run(self, batch: Array, *, view: bool) -> Array:
-        return self._infer.infer([batch], share_inputs=True, share_outputs=view)[0]
+        request = self._requests.get()
+        try:
+            if self._request.converts:  # read before the next call writes over it: no copy
+                batch = to_float(batch)
+                return to_uint8(request.infer([batch], share_inputs=True, share_outputs=True)[0])
+            return request.infer([np.ascontiguousarray(batch)], share_inputs=True)[0]
+        finally:
+            self._requests.put(request)
 
     def close(self) -> None:
-        self._infer = None
+        self._closed = True
+        while not self._requests.empty():
+            self._requests.get()
 
 
 def has_bf16() -> bool:
@@ -62,6 +70,7 @@ def open_session(request: Request) -> Session:
                 "INFERENCE_PRECISION_HINT": HINTS[request.precision],
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": request.threads,
+                "NUM_STREAMS": request.parallel,
                 # Pinned threads cannot step aside for the decoder and the encoder.
                 "ENABLE_CPU_PINNING": False,
             },
@@ -78,6 +87,7 @@ def open_session(request: Request) -> Session:
         device=compiled.get_property("EXECUTION_DEVICES")[0],
         precision=TYPES[hint],
         threads=compiled.get_property("INFERENCE_NUM_THREADS"),
+        parallel=compiled.get_property("NUM_STREAMS"),
         why=request.why,
     )
     return OpenVinoSession(compiled, facts=facts, request=request)

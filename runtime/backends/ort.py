@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from edgesr.errors import BackendError
@@ -19,6 +20,7 @@ class OrtSession:
         self._inner = inner
         self._request = request
         self._input = inner.get_inputs()[0].name
+        self._turns = threading.Semaphore(request.parallel)
 
     def __call__(self, batch: Array) -> Array:
         check_batch(batch, self._request)
@@ -29,7 +31,8 @@ class OrtSession:
         return self._run(batch)
 
     def _run(self, batch: Array) -> Array:
-        return self._inner.run(None, {self._input: batch})[0]
+        with self._turns:
+            return self._inner.run(None, {self._input: batch})[0]
 
     def close(self) -> None:
         self._inner = None
@@ -41,7 +44,7 @@ def open_session(request: Request) -> Session:
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = request.threads
+    options.intra_op_num_threads = request.threads // request.parallel
     options.log_severity_level = 3  # warnings belong to whoever exports, not to a stream
     # Waiting threads that spin take the cores which decoder and encoder need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -58,7 +61,8 @@ def open_session(request: Request) -> Session:
         version=onnxruntime.__version__,
         device=providers[0].removesuffix("ExecutionProvider"),
         precision="fp32",
-        threads=inner.get_session_options().intra_op_num_threads,
+        threads=inner.get_session_options().intra_op_num_threads * request.parallel,
+        parallel=request.parallel,
         why=request.why,
     )
     return OrtSession(inner, facts=facts, request=request)

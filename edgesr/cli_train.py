@@ -1,0 +1,194 @@
+"""The verbs of the trainer: distill, eval, export. They need `pip install 'edgesr[train]'`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgesr.cli_run import DEFAULT_MODEL, Backend, Json, ModelName, Precision, Quiet, Scale, Threads
+from edgesr.errors import MissingDependency, UsageError
+
+if TYPE_CHECKING:
+    pass
+
+DISTILL_EXAMPLE = (
+    "edgesr distill --teacher none --student ecbsr-m4c16 --scale 2 --data photos/ --out runs/mine"
+)
+
+
+def distill(
+    teacher: Annotated[
+        str, typer.Option("--teacher", help="none: plain training. Teachers are yet to come.")
+    ] = "none",
+    student: Annotated[
+        str | None,
+        typer.Option("--student", help="The network to train.", show_default=DEFAULT_MODEL),
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option("--scale", "-s", help="2, 3 or 4.", show_default="2")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="A folder of photos.")
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(
+            "--val", metavar="DIR", help="Test pictures.", show_default="some photos of --data"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="RUN", help="The run folder.", show_default="runs/<date-name>"
+        ),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="A .toml file, or the name of a shipped recipe.")
+    ] = "bicubic",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    threads: Threads = None,
+    terms: Annotated[
+        str | None, typer.Option("--terms", help="Licence of the photos, kept with the weights.")
+    ] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a small network on your photos; the run folder ends with a model.onnx.
+
+    Ctrl-C saves and stops; --resume goes on as if it had never been stopped.
+    """
+    if teacher != "none":
+        raise UsageError(f"--teacher {teacher!r} is not there yet: --teacher none trains plainly")
+    if data is None:
+        raise UsageError(f"--data is missing, a folder of photos. For example: {DISTILL_EXAMPLE}")
+    need_training("edgesr distill")
+    import torch
+
+    from edgesr.cli_training import TrainingMeter, stop_on_interrupt
+    from edgesr.distill.recipe import load_recipe
+    from edgesr.distill.run import distill as run
+
+    settings = load_recipe(recipe, overrides=set_ or [], student=student, scale=scale)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if out is None:
+        out = Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.student}-x{settings.scale}")
+    with TrainingMeter(out.name, quiet=quiet) as meter, stop_on_interrupt() as stopped:
+        result = run(
+            settings,
+            data=data,
+            val=val,
+            out=out,
+            resume=resume,
+            device=device,
+            terms=terms,
+            on_decode=meter.decoded,
+            on_progress=meter.update,
+            stop=stopped,
+        )
+    if json_:
+        typer.echo((out / "summary.json").read_text().rstrip())
+        return
+    gain = result.psnr_y - result.bicubic_psnr_y
+    typer.echo(
+        f"{out / 'model.onnx'}: {result.psnr_y:.2f} dB on {result.validation} "
+        f"(bicubic {result.bicubic_psnr_y:.2f}, {gain:+.2f}) after {result.steps} steps, "
+        f"{result.minutes:.1f} min"
+    )
+
+
+def eval_(
+    data: Annotated[
+        Path,
+        typer.Option("--data", metavar="DIR", help="NAME_HR/NAME_LR pairs, or HR pictures alone."),
+    ],
+    model: ModelName = DEFAULT_MODEL,
+    scale: Scale = None,
+    backend: Backend = "auto",
+    precision: Precision = "fp32",
+    threads: Threads = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """PSNR and SSIM of a model by the published protocol, beside bicubic.
+
+    Luma (BT.601 studio), `scale` pixels cropped from each side, output rounded to 8 bit. Where
+    there are HR pictures alone, MATLAB's bicubic makes the small ones.
+    """
+    from edgesr.distill.evaluate import evaluate_model
+
+    table = evaluate_model(
+        model, data, scale=scale, backend=backend, precision=precision, threads=threads
+    )
+    if json_:
+        typer.echo(json.dumps(table.to_dict(), indent=2))
+        return
+    for line in table.lines():
+        typer.echo(line)
+    if not quiet:
+        typer.echo(f"{table.runs}; PSNR-Y in dB, SSIM-Y", err=True)
+
+
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODEL]", help="A .safetensors checkpoint, a run folder, or a shipped model."
+        ),
+    ] = f"{DEFAULT_MODEL}-x2",
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Single-file ONNX, opset 17 (the default).")
+    ] = True,
+    io: Annotated[
+        str, typer.Option("--io", help="float32 (0..1), or uint8 with rounding in the graph.")
+    ] = "float32",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.onnx", show_default="<name>.onnx", help="Where to."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", "-y", help="Replace FILE.onnx.")
+    ] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a checkpoint into a deployable, compared with torch before it is written."""
+    if not onnx:
+        raise UsageError("--no-onnx leaves nothing to write: ONNX is the one target so far")
+    if io not in ("float32", "uint8"):
+        raise UsageError(f"--io {io!r}: float32 or uint8")
+    need_training("edgesr export")
+    from edgesr.export.onnx import export_onnx, find_checkpoint
+    from edgesr.networks import checkpoint
+
+    network, spec = checkpoint.load(find_checkpoint(model))
+    out = out or Path(f"{spec.name}{'-uint8' if io == 'uint8' else ''}.onnx")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists already: add --overwrite, or choose another --out")
+    report = export_onnx(network, spec, out, io=io)  # type: ignore[arg-type]
+    if json_:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    elif not quiet:
+        typer.echo(
+            f"{out}: {spec.name}, {io} in and out, {report.size_bytes / 1024:.0f} KiB; "
+            f"against torch: {report.difference}"
+        )
+
+
+def need_training(verb: str) -> None:
+    try:
+        import onnx  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency(f"{verb} needs {error.name}: pip install 'edgesr[train]'") from None

@@ -1,0 +1,101 @@
+"""What `distill` shows while it works, and how Ctrl-C reaches it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from edgesr.distill.train import Progress
+
+LINE_EVERY = 15.0  # seconds between two plain lines
+
+
+class TrainingMeter:
+    """A bar with step, dB and ETA on a terminal, plain lines elsewhere; nothing when quiet."""
+
+    def __init__(self, title: str, *, quiet: bool) -> None:
+        self._title = title
+        self._quiet = quiet
+        self._bar: Any = None
+        self._task: Any = None
+        self._next_line = time.monotonic()
+
+    def __enter__(self) -> TrainingMeter:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TextColumn("{task.fields[text]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=1, text="starting")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def decoded(self, done: int, total: int) -> None:
+        self._show(done, total, "photos decoded", last=done == total)
+
+    def update(self, progress: Progress) -> None:
+        score = progress.score
+        best = "" if progress.best < 0 else f", best {progress.best:.2f} dB"
+        now = "" if score is None else f", now {score.psnr_y:.2f} dB"
+        text = (
+            f"loss {progress.loss:.5f}{now}{best}, {progress.steps_per_second:.1f} steps/s, "
+            f"ETA {clock(progress.eta)}"
+        )
+        self._show(progress.step, progress.steps, text, last=score is not None)
+
+    def _show(self, done: int, total: int, text: str, *, last: bool) -> None:
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, text=text)
+            return
+        if last or time.monotonic() >= self._next_line:
+            typer.echo(f"{self._title}: {done}/{total} {text}", err=True)
+            self._next_line = time.monotonic() + LINE_EVERY
+
+
+def clock(seconds: float) -> str:
+    """75 -> "1:15", 3700 -> "1:01:40"."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+@contextlib.contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C asks the loop to save and stop, the second one ends it at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,169 @@
+"""Export: ONNX Runtime against torch, what lies in the file, and what must not."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import onnx
+import onnxruntime
+from tolerances import assert_close
+
+from edgesr.errors import ModelError, UsageError
+from edgesr.export import onnx as export
+from edgesr.export.onnx import ParityError, export_onnx, find_checkpoint
+from edgesr.export.verify import check_inputs, compare
+from edgesr.networks import build, checkpoint, deployed
+from edgesr.onnxmeta import read_metadata
+from edgesr.spec import METADATA_KEY, ModelSpec
+
+SIZES = [(16, 16), (17, 31), (40, 24), (33, 65), (64, 48)]
+NAMES = ["espcn", "espcn-tanh", "fsrcnn", "ecbsr-m4c8"]
+
+
+def exported(tmp_path: Path, name: str, *, scale: int = 2, io: str = "float32"):
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = build(name, scale)
+    spec = checkpoint.spec_of(name, model)
+    path = tmp_path / "m.onnx"
+    return model, export_onnx(model, spec, path, io=io), path
+
+
+def run(path: Path, picture: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": picture})[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_runtime_computes_what_torch_does(tmp_path: Path, name: str) -> None:
+    """Our own look, at five sizes and batches of one and three; export checks by itself too."""
+    model, report, path = exported(tmp_path, name)
+    assert report.difference.max_abs <= 1e-4
+    rng = np.random.default_rng(1)
+    for count, (height, width) in zip([1, 3, 1, 3, 1], SIZES, strict=True):
+        picture = rng.random((count, 1, height, width), dtype=np.float32)
+        with torch.no_grad():
+            expected = deployed(model)(torch.from_numpy(picture)).numpy()
+        assert_close(run(path, picture), expected, dtype="float32")
+
+
+@pytest.mark.parametrize("scale", [3, 4])
+def test_other_scales(tmp_path: Path, scale: int) -> None:
+    _, report, path = exported(tmp_path, "ecbsr-m4c8", scale=scale)
+    picture = np.random.default_rng(0).random((1, 1, 11, 20), dtype=np.float32)
+    assert run(path, picture).shape == (1, 1, 11 * scale, 20 * scale)
+    assert report.spec.scale == scale
+
+
+def test_the_file_is_what_a_deployable_must_be(tmp_path: Path) -> None:
+    _, report, path = exported(tmp_path, "ecbsr-m4c8")
+    graph = onnx.load(path)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [(o.domain, o.version) for o in graph.opset_import] == [("", 17)]
+    assert graph.ir_version == 8
+    assert list(tmp_path.iterdir()) == [path]  # no external data, no part file
+    facts = ModelSpec.from_json(read_metadata(path)[METADATA_KEY])
+    assert facts == report.spec
+    assert (facts.halo, facts.colour, facts.scale) == (6, "y", 2)
+    kinds = [node.op_type for node in graph.graph.node]
+    assert kinds == ["Conv", "PRelu"] * 5 + ["Conv", "Add", "DepthToSpace"]
+    slopes = {node.input[1] for node in graph.graph.node if node.op_type == "PRelu"}
+    shapes = {tuple(t.dims) for t in graph.graph.initializer if t.name in slopes}
+    assert shapes == {(1, 8, 1, 1)}
+
+
+def test_nothing_private_is_left_in_the_file(tmp_path: Path) -> None:
+    _, _, path = exported(tmp_path, "espcn")
+    content = path.read_bytes()
+    for secret in (
+        ".py",
+        "stack_trace",
+        "pkg.torch",
+        "site-packages",
+        str(Path.home()),
+        str(tmp_path),
+    ):
+        assert secret.encode() not in content, secret
+    if getpass.getuser() not in ("root", "runner"):
+        assert getpass.getuser().encode() not in content
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_uint8_rounds_and_clamps_inside(tmp_path: Path, name: str) -> None:
+    model, report, path = exported(tmp_path, name, io="uint8")
+    assert report.spec.io.dtype == "uint8"
+    picture = np.random.default_rng(0).integers(0, 256, (1, 1, 30, 41), dtype=np.uint8)
+    got = run(path, picture)
+    assert got.dtype == np.uint8
+    with torch.no_grad():
+        exact = deployed(model)(torch.from_numpy(picture).float() / 255).numpy() * 255
+    assert np.abs(got - np.clip(exact, 0, 255)).max() <= 0.5 + 1e-3
+
+
+def test_a_wrong_graph_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tidy = export.tidy
+
+    def spoil(graph: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
+        graph = tidy(graph, spec)
+        bias = next(t for t in graph.graph.initializer if t.name.endswith("0.weight"))
+        values = onnx.numpy_helper.to_array(bias) + 0.01
+        bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+        return graph
+
+    monkeypatch.setattr(export, "tidy", spoil)
+    with pytest.raises(ParityError, match=r"differs from torch: max .*allowed 0.0001"):
+        exported(tmp_path, "fsrcnn")
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_inputs_are_noise_and_a_real_photo_at_odd_and_even_sizes() -> None:
+    inputs = check_inputs(channels=1)
+    assert {picture.shape[2] % 2 for picture in inputs} == {0, 1}
+    noise, photo = inputs[0][0, 0], inputs[1][0, 0]
+    neighbours = [np.corrcoef(p[:, 1:].ravel(), p[:, :-1].ravel())[0, 1] for p in (noise, photo)]
+    assert abs(neighbours[0]) < 0.1
+    assert neighbours[1] > 0.5
+    assert all(p.shape[2] % 4 == 0 for p in check_inputs(channels=3, multiple=4))
+
+
+def test_compare_counts_and_refuses_other_shapes() -> None:
+    inputs = [np.zeros((1, 1, 2, 2), np.float32)] * 2
+    found = compare(lambda x: x, lambda x: x + 0.5, inputs)
+    assert (found.max_abs, found.mean_abs, found.inputs) == (0.5, 0.5, 2)
+    with pytest.raises(ValueError, match="outputs are"):
+        compare(lambda x: x, lambda x: x[..., :1], inputs)
+
+
+def test_where_a_checkpoint_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no run folder"):
+        find_checkpoint(str(tmp_path))
+    with pytest.raises(UsageError, match=r"give a \.safetensors"):
+        find_checkpoint("model.pth")
+    with pytest.raises(ModelError, match=r"no checkpoint of a model 'nothing'"):
+        find_checkpoint("nothing")
+    (tmp_path / "best.safetensors").touch()
+    assert find_checkpoint(str(tmp_path)) == tmp_path / "best.safetensors"
+
+
+def test_shipped_checkpoints_give_the_shipped_onnx() -> None:
+    """Both files of a shipped model are one network with the same facts."""
+    from edgesr.models import shipped
+
+    for entry in shipped():
+        assert entry.checkpoint is not None
+        model, spec = checkpoint.load(entry.checkpoint)
+        onnx_spec = ModelSpec.from_json(read_metadata(entry.onnx)[METADATA_KEY])
+        assert spec == onnx_spec == entry.spec
+        picture = np.random.default_rng(0).random((1, 1, 19, 24), dtype=np.float32)
+        with torch.no_grad():
+            expected = deployed(model)(torch.from_numpy(picture)).numpy()
+        assert_close(run(entry.onnx, picture), expected, dtype="float32")
+        assert entry.training["terms"] == spec.terms
+        json.dumps(dict(entry.training))
