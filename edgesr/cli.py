@@ -17,6 +17,7 @@ import typer
 
 from edgesr import __version__
 from edgesr.cli_run import bench, image, models, stream
+from edgesr.cli_train import DISTILL_EXAMPLE, distill, eval_, export
 from edgesr.errors import EdgesrError, Interrupted
 
 app = typer.Typer(
@@ -31,6 +32,9 @@ app.command("stream", epilog="Example: edgesr stream in.mp4 out.mp4 --scale 2")(
 app.command("image", epilog="Example: edgesr image photo.jpg large.png --scale 4")(image)
 app.command("models", epilog="Example: edgesr models --json")(models)
 app.command("bench", epilog="Example: edgesr bench --size 1280x720 --fps 30")(bench)
+app.command("eval", epilog="Example: edgesr eval --model ecbsr-m4c16-x2 --data Set5/")(eval_)
+app.command("distill", epilog=f"Example: {DISTILL_EXAMPLE}")(distill)
+app.command("export", epilog="Example: edgesr export runs/mine --out mine-x2.onnx")(export)
 
 
 def _print_version(asked: bool) -> None:

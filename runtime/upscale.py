@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -15,6 +16,8 @@ from edgesr.runtime.frame import Frame
 from edgesr.spec import ModelSpec
 
 Array = np.ndarray[Any, Any]
+
+Planes = Future[tuple[Array, ...]]
 
 FULL_RANGE = 2  # ColourTags.range
 
@@ -35,6 +38,9 @@ class Upscale:
     the one before it (every sample of every plane) gets that one's result again: `duplicates`
     counts them. Time, colour tags and aspect ratio are untouched.
 
+    As many frames are worked on at once as the session runs in parallel, each in a thread of its
+    own; they come back in order. Close it when done: the threads end.
+
     Raises ModelError for a model that is not on luma, MediaError when the picture changes its size
     or format in the middle of the stream.
     """
@@ -47,24 +53,49 @@ class Upscale:
             )
         self._session = session
         self._spec = spec
+        self._parallel = session.facts.parallel
+        self._workers = ThreadPoolExecutor(self._parallel, thread_name_prefix="edgesr-upscale")
+        self._waiting: deque[tuple[Any, Planes | None]] = deque()  # planes: of a frame, else None
+        self._in_flight = 0
         self._last: Frame | None = None
-        self._result: tuple[Array, ...] = ()
+        self._last_planes: Planes | None = None
         self.duplicates = 0
 
-    def push(self, item: Any) -> Sequence[Any]:
-        if not isinstance(item, Frame):
-            return (item,)
-        if self._last is not None:
-            self._check_same_picture(item, self._last)
-            if _equal(item.planes, self._last.planes):
-                self.duplicates += 1
-                return (item.replace(planes=self._result),)
-        self._result = self._upscale(item)
-        self._last = item
-        return (item.replace(planes=self._result),)
+    def push(self, item: Any) -> list[Any]:
+        planes = None
+        if isinstance(item, Frame):
+            planes = self._start(item)
+            self._in_flight += 1
+        self._waiting.append((item, planes))
+        finished = []
+        while self._waiting and (self._in_flight >= self._parallel or self._waiting[0][1] is None):
+            finished.append(self._next())
+        return finished
 
-    def flush(self) -> Sequence[Any]:
-        return ()
+    def flush(self) -> list[Any]:
+        return [self._next() for _ in range(len(self._waiting))]
+
+    def close(self) -> None:
+        """Forget what is unfinished and end the threads."""
+        self._workers.shutdown(cancel_futures=True)
+
+    def _start(self, frame: Frame) -> Planes:
+        """The enlarged planes to come: new ones, or those of the equal frame before."""
+        if self._last is not None and self._last_planes is not None:
+            self._check_same_picture(frame, self._last)
+            if _equal(frame.planes, self._last.planes):
+                self.duplicates += 1
+                return self._last_planes
+        self._last = frame
+        self._last_planes = self._workers.submit(self._upscale, frame)
+        return self._last_planes
+
+    def _next(self) -> Any:
+        item, planes = self._waiting.popleft()
+        if planes is None:
+            return item
+        self._in_flight -= 1
+        return item.replace(planes=planes.result())
 
     def _upscale(self, frame: Frame) -> tuple[Array, ...]:
         scale, luma = self._spec.scale, frame.planes[0]

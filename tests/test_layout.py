@@ -81,7 +81,7 @@ def loaded_after(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    return set(done.stdout.split())
+    return set(done.stdout.splitlines()[-1].split())  # the code may print too
 
 
 def test_importing_edgesr_costs_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from fractions import Fraction
 from typing import Any
 
@@ -26,8 +27,17 @@ Array = np.ndarray[Any, Any]
 class FakeSession:
     """Repeats each pixel `scale` times, `gain` times as bright; fails at call `fail_at`."""
 
-    def __init__(self, *, scale: int = 2, gain: float = 1.0, fail_at: int | None = None) -> None:
-        self.facts = Facts(backend="fake", version="0", device="none", precision="fp32", threads=1)
+    def __init__(
+        self, *, scale: int = 2, gain: float = 1.0, fail_at: int | None = None, parallel: int = 1
+    ) -> None:
+        self.facts = Facts(
+            backend="fake",
+            version="0",
+            device="none",
+            precision="fp32",
+            threads=parallel,
+            parallel=parallel,
+        )
         self.scale = scale
         self.gain = gain
         self.fail_at = fail_at
@@ -156,6 +166,44 @@ def test_duplicates_reuse_the_result() -> None:
     assert [r.pts for r in results] == [0, 1, 2, 3]
     assert results[1].planes is results[0].planes
     assert (results[2].planes[1] != results[0].planes[1]).any()
+
+
+@pytest.mark.parametrize("parallel", [2, 3])
+def test_frames_at_once_come_back_in_order_with_the_packets_between(parallel: int) -> None:
+    """The first frame takes longest, so that the later ones are finished before it."""
+    running = threading.Barrier(parallel)
+
+    class Slow(FakeSession):
+        def __call__(self, batch: Array) -> Array:
+            if batch[0, 0, 0, 0] < parallel:  # the first ones wait for each other: all run at once
+                running.wait()
+            return super().__call__(batch)
+
+    stage = Upscale(Slow(parallel=parallel), spec=spec())
+    frames = [frame(seed=i, pts=i) for i in range(7)]
+    for i, one in enumerate(frames):
+        one.planes[0][0, 0] = i
+    items: list[Any] = [frames[0], "packet", *frames[1:], "last packet"]
+    done = [result for item in items for result in stage.push(item)] + stage.flush()
+    stage.close()
+    assert [d if isinstance(d, str) else d.pts for d in done] == [
+        0,
+        "packet",
+        *range(1, 7),
+        "last packet",
+    ]
+    pictures = [d for d in done if isinstance(d, Frame)]
+    for small, big in zip(frames, pictures, strict=True):
+        np.testing.assert_array_equal(big.planes[0], repeated(small.planes[0]))
+
+
+def test_an_error_in_a_frame_at_once_arrives_and_the_threads_end() -> None:
+    stage = Upscale(FakeSession(parallel=2, fail_at=2), spec=spec())
+    with pytest.raises(BackendError, match="gone"):
+        for i in range(6):
+            stage.push(frame(seed=i))
+    stage.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("edgesr-upscale")]
 
 
 def test_padded_to_what_the_model_takes() -> None:

@@ -1,0 +1,164 @@
+"""PSNR-Y and SSIM-Y on Set5 and Set14 by the published protocol, at x2, x3 and x4.
+
+    python benchmarks/quality.py --bench BENCH --peers GRAPHS --out benchmarks/results/quality.json
+
+BENCH holds Set5/ and Set14/, each with x2/, x3/ and x4/ of *_HR.png and MATLAB-made *_LR.png;
+GRAPHS is the folder of OpenCV's .pb files. All shipped models in every way that they run here,
+beside bicubic, lanczos, OpenCV's graphs and the published numbers (published.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import common
+import cv2
+import numpy as np
+from peers import DNN_SUPERRES, Absent, dnn_graph
+from published import PUBLISHED
+
+from edgesr.distill.evaluate import Pair, bicubic_scores, evaluate, load_pairs, mean_score
+from edgesr.errors import BackendError
+from edgesr.models import ShippedModel, shipped
+from edgesr.runtime.backends import open_session
+
+Array = np.ndarray[Any, Any]
+Upscale = Callable[[Array], Array]
+Sets = dict[str, list[Pair]]
+Figures = dict[str, Any]
+
+SETS = ("Set5", "Set14")
+SCALES = (2, 3, 4)
+WAYS = (("ort", "fp32", "float32"), ("openvino", "bf16", "float32"), ("ort", "fp32", "uint8"))
+
+
+def load_sets(bench: Path, *, scale: int) -> Sets:
+    return {name: load_pairs(bench / name, scale=scale) for name in SETS}
+
+
+def scored(name: str, runs: str, upscale: Upscale, sets: Sets, *, scale: int) -> Figures:
+    """One row: the means of each set. `runs` says what computed it."""
+    means = {s: mean_score(evaluate(upscale, pairs, scale=scale)) for s, pairs in sets.items()}
+    return row(name, runs, scale, {s: (m.psnr_y, m.ssim_y) for s, m in means.items()})
+
+
+def row(name: str, runs: str, scale: int, means: dict[str, tuple[float, float]]) -> Figures:
+    figures = {
+        s: {"psnr_y": round(psnr_y, 3), "ssim_y": round(ssim_y, 4)}
+        for s, (psnr_y, ssim_y) in means.items()
+    }
+    return {"name": name, "runs": runs, "scale": scale, **figures}
+
+
+def bicubic(sets: Sets, *, scale: int) -> Figures:
+    means = {s: mean_score(bicubic_scores(pairs, scale=scale)) for s, pairs in sets.items()}
+    figures = {s: (m.psnr_y, m.ssim_y) for s, m in means.items()}
+    return row("bicubic", "edgesr.bicubic, MATLAB's pixel for pixel", scale, figures)
+
+
+def lanczos(sets: Sets, *, scale: int) -> Figures:
+    def upscale(luma: Array) -> Array:
+        return np.asarray(
+            cv2.resize(luma, None, fx=scale, fy=scale, interpolation=cv2.INTER_LANCZOS4)
+        )
+
+    return scored("lanczos", "cv2.INTER_LANCZOS4 on luma", upscale, sets, scale=scale)
+
+
+def model_rows(model: ShippedModel, sets: Sets) -> Iterator[Figures]:
+    """A shipped model in each way that it runs; a way that this machine has not is absent."""
+    scale = model.spec.scale
+    for backend, precision, io in WAYS:
+        runs = f"{backend} {precision}" + (", uint8 in and out" if io == "uint8" else "")
+        try:
+            session = open_session(
+                model.onnx, spec=model.spec, backend=backend, precision=precision, io=io
+            )
+        except BackendError as error:
+            yield {"name": model.name, "runs": runs, "scale": scale, "absent": str(error)}
+            continue
+        with closing(session):
+            yield scored(model.name, runs, by_session(session, io), sets, scale=scale)
+
+
+def by_session(session: Any, io: str) -> Upscale:
+    def upscale(luma: Array) -> Array:
+        if io == "float32":
+            return session(luma[None, None])[0, 0]
+        small = np.round(luma * 255.0).astype(np.uint8)
+        return session(small[None, None])[0, 0].astype(np.float32) / 255.0
+
+    return upscale
+
+
+def opencv_rows(graphs: Path | None, sets: Sets, *, scale: int) -> Iterator[Figures]:
+    """OpenCV's super-resolution graphs, on full-range luma as dnn_superres feeds them."""
+    for name in DNN_SUPERRES:
+        runs = "cv2.dnn, full-range luma"
+        try:
+            network = dnn_graph(name, graphs, scale=scale)
+        except Absent as absent:
+            yield {"name": name, "runs": runs, "scale": scale, "absent": str(absent)}
+            continue
+
+        def upscale(luma: Array, network: Any = network) -> Array:
+            full = (luma * 255.0 - 16.0) / 219.0
+            network.setInput(cv2.dnn.blobFromImage(full))
+            return (np.squeeze(network.forward()) * 219.0 + 16.0) / 255.0
+
+        yield scored(name, runs, upscale, sets, scale=scale)
+
+
+def measure(bench: Path, graphs: Path | None, scales: tuple[int, ...]) -> list[Figures]:
+    rows = []
+    for scale in scales:
+        sets = load_sets(bench, scale=scale)
+        rows += [bicubic(sets, scale=scale), lanczos(sets, scale=scale)]
+        rows += opencv_rows(graphs, sets, scale=scale)
+        for model in shipped():
+            if model.spec.scale == scale and model.spec.colour == "y":
+                rows += model_rows(model, sets)
+    return rows
+
+
+def show(rows: list[Figures]) -> str:
+    lines = []
+    for scale in dict.fromkeys(r["scale"] for r in rows):
+        lines += [[f"x{scale}", *[""] * 3]]
+        base = next((r for r in rows if (r["scale"], r["name"]) == (scale, "bicubic")), None)
+        for r in rows + PUBLISHED:
+            if r["scale"] != scale:
+                continue
+            cells = [_cell(r.get(name), (base or {}).get(name)) for name in SETS]
+            lines.append([r["name"], *cells, r.get("absent") or r.get("runs") or r["source"]])
+    return common.table(["", *SETS, "how, or published where"], lines)
+
+
+def _cell(ours: Figures | None, base: Figures | None) -> str:
+    if not ours:
+        return "-"
+    ssim = f"{ours['ssim_y']:.4f}" if ours.get("ssim_y") else "-"
+    gain = f" ({ours['psnr_y'] - base['psnr_y']:+.2f})" if base else ""
+    return f"{ours['psnr_y']:.2f} / {ssim}{gain}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bench", type=Path, required=True)
+    parser.add_argument("--peers", type=Path, metavar="GRAPHS", help="folder of OpenCV's .pb files")
+    parser.add_argument("--scales", type=int, nargs="+", choices=SCALES, default=list(SCALES))
+    parser.add_argument("--out", type=Path, help="the JSON file to write")
+    options = parser.parse_args()
+    result = common.head("quality", sets=list(SETS))
+    result["rows"] = measure(options.bench, options.peers, tuple(options.scales))
+    result["published"] = PUBLISHED
+    print(show(result["rows"]))
+    common.write(result, options.out)
+
+
+if __name__ == "__main__":
+    main()
