@@ -158,10 +158,16 @@ def decode_photos(
 
 def read_rgb(file: Path) -> Array:
     """(H, W, 3) RGB uint8. Raises MediaError."""
-    picture = cv2.imdecode(np.fromfile(file, dtype=np.uint8), cv2.IMREAD_COLOR)
+    return decode_picture(file, cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
+def decode_picture(file: Path, flags: int) -> Array:
+    """As OpenCV gives it, BGR or gray. Raises MediaError."""
+    content = np.fromfile(file, dtype=np.uint8)
+    picture = cv2.imdecode(content, flags) if content.size else None
     if picture is None:
         raise MediaError(f"{file}: not a picture that can be read")
-    return np.asarray(picture)[:, :, ::-1]
+    return np.asarray(picture)
 
 
 def to_u16(rgb: Array) -> Array:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from edgesr.bicubic import downscale, imresize
+from edgesr.distill.data import SUFFIXES, decode_picture
 from edgesr.errors import MediaError, UsageError
 from edgesr.metrics import crop_border, psnr, rgb_to_y, ssim
 from edgesr.models import resolve
@@ -23,8 +24,6 @@ from edgesr.runtime.backends import Io, open_session
 
 Array = np.ndarray[Any, Any]
 Upscale = Callable[[Array], Array]
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +75,8 @@ def load_pairs(folder: Path, *, scale: int) -> list[Pair]:
 
 def read_picture(file: Path) -> Array:
     """(H, W, 3) RGB or (H, W) gray uint8."""
-    picture = cv2.imdecode(np.fromfile(file, dtype=np.uint8), cv2.IMREAD_ANYCOLOR)
-    if picture is None:
-        raise MediaError(f"{file}: not a picture that can be read")
-    return picture if picture.ndim == 2 else np.asarray(picture)[:, :, ::-1]
+    picture = decode_picture(file, cv2.IMREAD_ANYCOLOR)
+    return picture if picture.ndim == 2 else picture[:, :, ::-1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ def distill(
     ] = "none",
     student: Annotated[
         str | None,
-        typer.Option("--student", help="The network to train.", show_default=DEFAULT_MODEL),
+        typer.Option("--student", help="The network to train.", show_default="ecbsr-m10c16"),
     ] = None,
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", help="2, 3 or 4.", show_default="2")

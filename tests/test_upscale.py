@@ -200,8 +200,7 @@ def test_frames_at_once_come_back_in_order_with_the_packets_between(parallel: in
 def test_an_error_in_a_frame_at_once_arrives_and_the_threads_end() -> None:
     stage = Upscale(FakeSession(parallel=2, fail_at=2), spec=spec())
     with pytest.raises(BackendError, match="gone"):
-        for i in range(6):
-            stage.push(frame(seed=i))
+        [stage.push(frame(seed=i)) for i in range(6)]
     stage.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("edgesr-upscale")]
 
