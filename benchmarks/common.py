@@ -87,10 +87,19 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def run(command: Sequence[str], *, cwd: Path) -> tuple[float, str]:
-    """Run a command to its end: seconds from its start, imports included, and its stdout."""
+def run(command: Sequence[str], *, cwd: Path, patience: float) -> tuple[float, str]:
+    """Run a command to its end: seconds from its start, imports included, and its stdout.
+
+    Raises RuntimeError when it fails, or has not ended after `patience` seconds: one row that
+    hangs must not take the others with it.
+    """
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, check=False, timeout=patience
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"hung: it had not ended after {patience:.0f} s") from None
     seconds = time.perf_counter() - started
     if done.returncode:
         raise RuntimeError(
@@ -188,7 +197,8 @@ def facts(path: Path) -> dict[str, Any]:
         audio = container.streams.audio
         return {
             "name": path.name,
-            "size": f"{video.width}x{video.height}",
+            "width": video.width,
+            "height": video.height,
             "frames": video.frames,
             "rate": str(video.average_rate),
             "codec": video.codec_context.name,

@@ -71,7 +71,7 @@ def lanczos(source: Path, target: Path) -> dict[str, Any]:
     return {"frames": frames, "loop_s": time.perf_counter() - started}
 
 
-def bicubic(source: Path, target: Path) -> dict[str, Any]:
+def bicubic_loop(source: Path, target: Path) -> dict[str, Any]:
     import cv2
 
     def enlarge(frame: Any) -> Any:
@@ -189,7 +189,7 @@ def peak_rss_mb() -> float | None:
 
 LOOPS = {
     "lanczos": lanczos,
-    "bicubic": bicubic,
+    "bicubic-loop": bicubic_loop,
     "onnxruntime-loop": onnxruntime_loop,
     "torch-loop": torch_loop,
 }

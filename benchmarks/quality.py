@@ -15,9 +15,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import av
 import common
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from peers import DNN_SUPERRES, Absent, dnn_graph
 from published import PUBLISHED
 
@@ -61,12 +63,17 @@ def bicubic(sets: Sets, *, scale: int) -> Figures:
 
 
 def lanczos(sets: Sets, *, scale: int) -> Figures:
-    def upscale(luma: Array) -> Array:
-        return np.asarray(
-            cv2.resize(luma, None, fx=scale, fy=scale, interpolation=cv2.INTER_LANCZOS4)
-        )
+    """FFmpeg's, as the row of stream.py has it."""
+    reformatter = VideoReformatter()
 
-    return scored("lanczos", "cv2.INTER_LANCZOS4 on luma", upscale, sets, scale=scale)
+    def upscale(luma: Array) -> Array:
+        small = np.round(luma * 255.0).astype(np.uint8)
+        frame = av.VideoFrame.from_ndarray(small, format="gray")
+        size = {"width": frame.width * scale, "height": frame.height * scale}
+        big = reformatter.reformat(frame, **size, format="gray", interpolation="LANCZOS")
+        return big.to_ndarray().astype(np.float32) / 255.0
+
+    return scored("lanczos", "FFmpeg swscale, uint8 in and out", upscale, sets, scale=scale)
 
 
 def model_rows(model: ShippedModel, sets: Sets) -> Iterator[Figures]:

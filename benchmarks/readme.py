@@ -71,8 +71,9 @@ def speed_table(speed: dict[str, Any], quality: dict[str, Any]) -> str:
         f"Whole wall time from file to file, start-up included: {clip['frames']} frames of "
         f"{clip['width']}x{clip['height']} H.264 to twice the size, x264 veryfast crf 20 (the "
         "cv2 loops write mp4v without sound, all that OpenCV's wheels can), on "
-        f"{machine['cores']} cores of an {machine['cpu']} with AVX-512 BF16, medians of interleaved runs; all rows and "
-        "ratios in [stream.json](benchmarks/results/stream.json). dB: PSNR-Y of the network alone."
+        f"{machine['cores']} cores of an {machine['cpu']} with AVX-512 BF16, "
+        "medians of interleaved runs; all rows and ratios are in "
+        "[stream.json](benchmarks/results/stream.json). dB: PSNR-Y of the network alone."
     )
     return "\n".join(lines) + "\n"
 

@@ -26,11 +26,12 @@ from edgesr.models import shipped
 HERE = Path(__file__).resolve().parent
 SCALE = 2
 WARM_UP_FRAMES = 24
+PATIENCE = 3600.0  # seconds for one run of one row
 X264 = f"libx264 {peers.PRESET} crf {peers.CRF}"
 MP4V = "mp4v by cv2.VideoWriter (its wheels have no h264), no sound"
 PEERS = {  # name -> what it is, what it writes, whether it gets the cut clip
     "lanczos": ("FFmpeg scale=flags=lanczos through PyAV, sound copied", X264, False),
-    "bicubic": ("cv2 loop, cv2.resize bicubic", MP4V, False),
+    "bicubic-loop": ("cv2 loop, cv2.resize bicubic", MP4V, False),
     "onnxruntime-loop": (f"cv2 loop, {peers.NETWORK} in onnxruntime, defaults", MP4V, False),
     "torch-loop": (f"cv2 loop, {peers.NETWORK} in torch, defaults, no_grad", MP4V, False),
     "dnn-espcn": ("cv2 loop, cv2.dnn_superres ESPCN", MP4V, True),
@@ -80,7 +81,7 @@ def run_once(row: Row, clip: common.Clip, folder: Path, graphs: Path | None) -> 
     command[0] = sys.executable
     command[1] = command[1].replace("benchmarks", str(HERE))
     try:
-        wall, printed = common.run(command, cwd=folder)
+        wall, printed = common.run(command, cwd=folder, patience=PATIENCE)
         ours = row.name not in PEERS
         facts = _from_stats(stats) if ours else json.loads(printed.splitlines()[-1])
         if "absent" in facts:

@@ -46,6 +46,7 @@ def distill(
     data: Path,
     out: Path,
     val: Path | None = None,
+    init: Path | None = None,
     resume: bool = False,
     device: str = "auto",
     terms: str | None = None,
@@ -55,6 +56,7 @@ def distill(
 ) -> Result:
     """Train a student on a folder of photos and leave a run folder with `model.onnx` in it.
 
+    init    checkpoint to start from; None: what `recipe.init` names, if anything
     val     folder of test pictures (pairs, or HR alone); None: some photos of `data` are held out
     device  "auto", "cpu" or "cuda"
     terms   licence of the photos, recorded in the model's facts
@@ -65,7 +67,8 @@ def distill(
         raise UsageError(f"--device {device!r}: auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    start = starting_tensors(recipe.init) if recipe.init else None
+    named = str(init) if init is not None else recipe.init
+    start = starting_tensors(named) if named else None
     held_out = [] if val is not None else choose_held_out(data)
     pairs = load_pairs(val, scale=recipe.scale) if val is not None else cut_pairs(held_out, recipe)
     photos = load_photos(

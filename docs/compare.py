@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 OUT = Path(__file__).resolve().parent / "comparison.png"
 SCALE, ZOOM = 2, 3
-LEFT, TOP, WIDE, TALL = 124, 356, 98, 84
+LEFT, TOP, WIDE, TALL = 118, 344, 98, 92
 GAP, LABEL = 6, 30
 
 

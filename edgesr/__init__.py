@@ -1,7 +1,7 @@
 """edgesr: small super-resolution networks, compressed for a device, run on video.
 
 >>> import edgesr
->>> upscale = edgesr.load("ecbsr-m10c16-x2")
+>>> upscale = edgesr.load("ecbsr-m4c16-x2")
 >>> big = upscale(frame)             # (H, W, 3) RGB or (H, W) gray, uint8 -> twice the size
 >>> edgesr.stream("in.mp4", "out.mp4", scale=2)
 """

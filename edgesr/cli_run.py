@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgesr.models import ShippedModel
     from edgesr.runtime.stats import Stats
 
-DEFAULT_MODEL = "ecbsr-m10c16"  # as in edgesr.models, which `--help` does not import
+DEFAULT_MODEL = "ecbsr-m4c16"  # as in edgesr.models, which `--help` does not import
 
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="A name of `edgesr models`, or an .onnx file.")

@@ -33,7 +33,7 @@ from edgesr.errors import ModelError, UsageError
 from edgesr.onnxmeta import read_metadata
 from edgesr.spec import METADATA_KEY, ModelSpec
 
-DEFAULT_MODEL = "ecbsr-m10c16"  # by name and the same on every machine, never chosen by speed
+DEFAULT_MODEL = "ecbsr-m4c16"  # by name and the same on every machine, never chosen by speed
 DEFAULT_SCALE = 2
 INDEX_SCHEMA = 1
 

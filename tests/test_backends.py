@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -230,3 +232,23 @@ def test_options_at_the_door(net: Path) -> None:
     for options in ({"threads": 0}, {"parallel": 0}, {"io": "float16"}, {"size": (0, 8)}):
         with pytest.raises(UsageError):
             opened(net, "ort", **options)
+
+
+def test_first_calls_from_two_threads_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """OpenVINO's bindings could hang here: see `open_session`. A new process has nothing warm."""
+    code = """
+import sys, threading
+import numpy as np
+from edgesr.models import resolve
+from edgesr.runtime.backends import open_session
+model = resolve("ecbsr-m4c16-x2")
+session = open_session(
+    model.path, spec=model.spec, backend="openvino", precision="fp32", parallel=2, io="uint8"
+)
+batch = np.zeros((1, 1, 16, 16), np.uint8)
+threads = [threading.Thread(target=session, args=(batch,)) for _ in range(2)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+"""
+    for _ in range(4):  # the timeout only turns a hang into a failure
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

@@ -90,7 +90,19 @@ def open_session(request: Request) -> Session:
         parallel=compiled.get_property("NUM_STREAMS"),
         why=request.why,
     )
-    return OpenVinoSession(compiled, facts=facts, request=request)
+    session = OpenVinoSession(compiled, facts=facts, request=request)
+    # The first inferences of two threads at once can wait for each other for ever (one holds the
+    # GIL, the other a lock inside openvino's bindings), so each request runs once here, in turn.
+    for _ in range(request.parallel):
+        session(_blank(request))
+    return session
+
+
+def _blank(request: Request) -> Array:
+    """A batch that the session takes: of the size that will come, else of the smallest."""
+    spec = request.spec
+    least = -(-spec.min_size // spec.multiple) * spec.multiple
+    return np.zeros((1, spec.channels, *(request.size or (least, least))), request.io)
 
 
 def _broadcasts(model: Any) -> bool:
