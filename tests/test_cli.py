@@ -40,7 +40,7 @@ def clip(tmp_path: Path) -> Path:
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "zoo"
     folder.mkdir()
-    write_index(folder, {"ecbsr-m10c16-x2": 2, "ecbsr-m10c16-x4": 4, "espcn-x2": 2})
+    write_index(folder, {"ecbsr-m4c16-x2": 2, "ecbsr-m4c16-x4": 4, "espcn-x2": 2})
     monkeypatch.setattr(models, "_weights", lambda: folder)
     return folder
 
@@ -165,11 +165,11 @@ def test_models(zoo: Path, capsys: Captured) -> None:
     assert run("models") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["model", "scale", "parameters"]
-    assert lines[1].startswith("ecbsr-m10c16-x2 *  ")
+    assert lines[1].startswith("ecbsr-m4c16-x2 *  ")
     assert len(lines) == 4
     assert run("models", "--json") == 0
     values = json.loads(capsys.readouterr().out)
-    assert [m["name"] for m in values] == ["ecbsr-m10c16-x2", "ecbsr-m10c16-x4", "espcn-x2"]
+    assert [m["name"] for m in values] == ["ecbsr-m4c16-x2", "ecbsr-m4c16-x4", "espcn-x2"]
     assert [m["default"] for m in values] == [True, False, False]
     assert Path(values[0]["onnx"]).is_file()
 

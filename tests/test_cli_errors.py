@@ -44,7 +44,7 @@ def clip(tmp_path: Path) -> Path:
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "zoo"
     folder.mkdir()
-    write_index(folder, {"ecbsr-m10c16-x2": 2, "ecbsr-m10c16-x4": 4, "espcn-x2": 2})
+    write_index(folder, {"ecbsr-m4c16-x2": 2, "ecbsr-m4c16-x4": 4, "espcn-x2": 2})
     monkeypatch.setattr(models, "_weights", lambda: folder)
     return folder
 
@@ -61,9 +61,9 @@ def run(*arguments: Any) -> int:
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("stream IN OUT --model ecbsr-m10c61", 1, "did you mean 'ecbsr-m10c16'"),
+        ("stream IN OUT --model ecbsr-m4c61", 1, "did you mean 'ecbsr-m4c16'"),
         ("stream IN OUT --scale 3", 2, "no scale 3: there is --scale 2, --scale 4"),
-        ("stream IN OUT --model ecbsr-m10c16-x2 --scale 4", 2, "scale 4 was asked for"),
+        ("stream IN OUT --model ecbsr-m4c16-x2 --scale 4", 2, "scale 4 was asked for"),
         ("stream IN OUT --backend tensorflow", 2, "no backend 'tensorflow'"),
         ("stream IN OUT --backend ort --precision bf16", 1, "--backend openvino"),
         ("stream IN OUT --threads 0", 2, "1 or more"),
