@@ -6,14 +6,15 @@ never stopped, and no loader state is kept.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ Array = np.ndarray[Any, Any]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 CACHE_VERSION = 1
+MOST_DRAWS = 100  # photos without any detail are taken as they are
 Y_STEPS = 256  # luma is kept as uint16 in 1/256 of a level: MATLAB's Y is not rounded
 
 
@@ -95,7 +97,7 @@ def find_photos(folder: Path) -> list[Path]:
     """All pictures below a folder, in order of their names. Raises UsageError."""
     if not folder.is_dir():
         raise UsageError(f"--data {folder}: no such folder of photos")
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
     if not files:
         raise UsageError(f"--data {folder}: no photos in it ({', '.join(SUFFIXES)})")
     return files
@@ -126,12 +128,8 @@ def decode_photos(
     """Fill a cache folder; `index.json` comes last and marks it complete."""
     cache.mkdir(parents=True, exist_ok=True)
     index: dict[str, list[Any]] = {"hr_starts": [], "lr_starts": [], "shapes": []}
-    suffix = f".{os.getpid()}.part"
     hr_end = lr_end = 0
-    with (
-        (cache / f"hr{suffix}").open("wb") as hr_file,
-        (cache / f"lr{suffix}").open("wb") as lr_file,
-    ):
+    with part_file(cache / "hr.u16") as hr_file, part_file(cache / "lr.u16") as lr_file:
         for done, file in enumerate(files):
             photo = read_rgb(file)
             for copy in copies:
@@ -150,10 +148,20 @@ def decode_photos(
                 lr_end += rows * columns
             if progress is not None:
                 progress(done + 1, len(files))
-    (cache / f"hr{suffix}").replace(cache / "hr.u16")
-    (cache / f"lr{suffix}").replace(cache / "lr.u16")
-    (cache / f"index{suffix}").write_text(json.dumps(index))
-    (cache / f"index{suffix}").replace(cache / "index.json")
+    with part_file(cache / "index.json") as index_file:
+        index_file.write(json.dumps(index).encode())
+
+
+@contextlib.contextmanager
+def part_file(target: Path) -> Iterator[BinaryIO]:
+    """Written beside the target, renamed when complete, removed when not."""
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_rgb(file: Path) -> Array:
@@ -203,7 +211,7 @@ def draw_crop(
 ) -> tuple[Array, Array]:
     """One aligned pair of crops, float32 in 0..1; flat ones are mostly drawn again."""
     scale = photos.scale
-    while True:
+    for _ in range(MOST_DRAWS):
         hr, lr = photos.pair(int(rng.integers(len(photos))))
         top = int(rng.integers(lr.shape[0] - patch + 1))
         left = int(rng.integers(lr.shape[1] - patch + 1))

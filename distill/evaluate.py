@@ -26,6 +26,9 @@ Array = np.ndarray[Any, Any]
 Upscale = Callable[[Array], Array]
 
 
+SMALLEST = 11  # SSIM's window
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """One test picture: the small one and the truth, (H, W, 3) RGB or (H, W) gray uint8."""
@@ -66,6 +69,11 @@ def load_pairs(folder: Path, *, scale: int) -> list[Pair]:
             raise MediaError(
                 f"{small.name} is {lr.shape[1]}x{lr.shape[0]}, which is not 1/{scale} of "
                 f"{file.name} ({hr.shape[1]}x{hr.shape[0]}): is it another scale?"
+            )
+        if min(hr.shape[:2]) < SMALLEST + 2 * scale:
+            raise UsageError(
+                f"{file.name} is {hr.shape[1]}x{hr.shape[0]}: SSIM at x{scale} needs "
+                f"{SMALLEST + 2 * scale} pixels a side"
             )
         pairs.append(Pair(name=file.stem.removesuffix("_HR"), lr=lr, hr=hr))
     if not pairs:

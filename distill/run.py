@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from edgesr.bicubic import downscale
@@ -116,10 +115,10 @@ def starting_tensors(init: str) -> dict[str, Tensor]:
         found = {model.name: model.checkpoint for model in shipped()}.get(init)
         if found is None:
             raise UsageError(f"init {init!r}: neither a .safetensors file nor a shipped model")
-        return load_file(found)
+        init = str(found)
     if not Path(init).is_file():
         raise UsageError(f"init {init}: no such file")
-    return load_file(init)
+    return dict(checkpoint.load(Path(init))[0].state_dict())
 
 
 def choose_held_out(data: Path) -> list[Path]:

@@ -27,7 +27,7 @@ from edgesr.distill.data import PhotoSet, draw_batch
 from edgesr.distill.evaluate import Pair, Score, evaluate, mean_score
 from edgesr.distill.losses import LOSSES
 from edgesr.distill.recipe import Recipe
-from edgesr.errors import ModelError, UsageError
+from edgesr.errors import EdgesrError, ModelError, UsageError
 from edgesr.networks import build, checkpoint, deployed
 
 Array = np.ndarray[Any, Any]
@@ -54,6 +54,7 @@ class State:
     step: int = 0
     best: float = -math.inf
     seconds: float = 0.0
+    data: str = ""  # digest of the photos
 
 
 def train(
@@ -85,10 +86,12 @@ def train(
     trainable = [p for p in raw.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
     average = {name: t.detach().clone() for name, t in raw.state_dict().items()}
-    state = State()
+    state = State(data=photos.digest)
     open_run(out, recipe, resume=resume)
     if resume and (out / "state.safetensors").is_file():
         state = load_state(out / "state.safetensors", raw, optimizer, average)
+        if state.data not in ("", photos.digest):
+            raise UsageError(f"{out} was trained on other photos: resume with the same --data")
     spec = checkpoint.spec_of(recipe.student, deployed(raw), recipe=recipe.digest())
     spec = spec.replace(terms=terms)
     model = compiled(raw) if recipe.compile else raw
@@ -135,7 +138,7 @@ def train(
         state.seconds = earlier + elapsed
         rate = (state.step - began_step) / elapsed
         score = None
-        if validate:
+        if validate and math.isfinite(float(loss.detach())):
             score = validate_average(recipe, average, pairs)
             facts = spec.replace(metrics={"validation": asdict_score(score)})
             if score.psnr_y > state.best:
@@ -152,6 +155,11 @@ def train(
             score=score,
             best=state.best,
         )
+        if not math.isfinite(report.loss):
+            raise EdgesrError(
+                f"training diverged before step {state.step} (the loss is {report.loss}): "
+                f"try a smaller rate, for example --set lr={recipe.lr / 4:g}"
+            )
         if score is not None:
             append_log(out / "log.csv", report, seconds=state.seconds)
         losses.clear()
@@ -235,8 +243,11 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool) -> None:
                 f"{written} is another recipe than the one asked for: resume with the same options"
             )
         return
-    out.mkdir(parents=True, exist_ok=True)
-    written.write_text(recipe.to_toml())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        written.write_text(recipe.to_toml())
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
 
 
 def append_log(path: Path, report: Progress, *, seconds: float) -> None:

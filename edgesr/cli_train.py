@@ -81,6 +81,8 @@ def distill(
 
     settings = load_recipe(recipe, overrides=set_ or [], student=student, scale=scale)
     if threads is not None:
+        if threads < 1:
+            raise UsageError(f"--threads {threads}: 1 or more")
         torch.set_num_threads(threads)
     if out is None:
         out = Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.student}-x{settings.scale}")

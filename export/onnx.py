@@ -93,6 +93,8 @@ def export_onnx(
     Takes the training form; it stays untouched. Raises ParityError past `TOLERANCE`; with uint8 a
     value may differ by one level, where float32 rounding falls to the other side.
     """
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
     network = deployed(model)
     module = network if io == "float32" else Uint8Io(network).eval()
     if io == "uint8":

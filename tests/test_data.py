@@ -99,6 +99,27 @@ def test_flat_crops_are_mostly_drawn_again(tmp_path: Path) -> None:
     assert flat(0.7) < flat(0.0) - 0.1
 
 
+def test_photos_without_detail_are_taken_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    cv2.imwrite(str(tmp_path / "p" / "gray.png"), np.full((64, 64, 3), 99, np.uint8))
+    photos = load_photos(tmp_path / "p", scale=2, copies=(1.0,), patch=16)
+    draw = {"batch": 2, "patch": 16, "detail": 0.5, "redraw": 1.0, "full_range": 0.0}
+    assert np.ptp(draw_batch(photos, seed=0, step=0, **draw)[0]) == 0
+
+
+def test_an_interrupted_decoding_leaves_nothing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_photos(tmp_path / "p", 2)
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_photos(folder, scale=2, copies=(1.0,), patch=16, progress=interrupt)
+    assert not [file for file in cache.rglob("*") if file.is_file()]
+
+
 def test_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     folder = write_photos(tmp_path / "p", 2)
     before = load_photos(folder, scale=2, copies=(1.0,), patch=16)

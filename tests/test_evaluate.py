@@ -38,8 +38,8 @@ def test_shipped_models_score_what_they_say(data: Path) -> None:
         assert table.to_dict()["mean"]["psnr_y"] == pytest.approx(stated, abs=0.01), entry.name
 
 
-# The least that the issue of the first release asked for: PSNR-Y on Set5 and Set14, and for the
-# larger scales the gain over bicubic on Set5.
+# The least that each model must score to be shipped: PSNR-Y on Set5 and Set14, and for the larger
+# scales the gain over bicubic on Set5.
 @pytest.mark.parametrize(
     ("name", "set5", "set14"),
     [

@@ -207,6 +207,14 @@ def test_checkpoints_that_cannot_be_read(tmp_path) -> None:
         checkpoint.load(text)
     from safetensors.torch import save_file
 
+    model = build("ecbsr-m4c8", 2)
+    spec = checkpoint.spec_of("ecbsr-m4c8", model)
+    wide = build("ecbsr-m4c16", 2)
+    other = tmp_path / "other.safetensors"
+    checkpoint.save(other, model.state_dict(), spec=spec, model=wide)
+    with pytest.raises(ModelError, match=r"of another shape: .*'width': 16.* there"):
+        checkpoint.load(other)
+
     foreign = tmp_path / "foreign.safetensors"
     save_file({"w": torch.zeros(1)}, foreign)
     with pytest.raises(ModelError, match="holds no edgesr facts"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from edgesr.distill.recipe import Recipe, load_recipe
 from edgesr.distill.run import distill
 from edgesr.distill.train import learning_rate
-from edgesr.errors import Interrupted, ModelError, UsageError
+from edgesr.errors import EdgesrError, Interrupted, ModelError, UsageError
 from edgesr.networks import checkpoint
 
 TINY = {
@@ -135,6 +136,34 @@ def test_a_run_is_not_overwritten(photos: Path, tmp_path: Path) -> None:
         distill(tiny(steps=2), data=photos, out=out, device="cpu")
     with pytest.raises(UsageError, match="another recipe"):
         distill(tiny(steps=3), data=photos, out=out, device="cpu", resume=True)
+
+
+def test_resume_on_other_photos_is_refused(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        distill(tiny(), data=photos, out=out, device="cpu", stop=lambda: True)
+    other = write_photos(tmp_path / "other", 5)
+    with pytest.raises(UsageError, match="trained on other photos"):
+        distill(tiny(), data=other, out=out, device="cpu", resume=True)
+
+
+def test_divergence_is_said(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny(lr=1e20, warmup=0, steps=50)
+    with pytest.raises(EdgesrError, match=r"diverged before step .*--set lr=2\.5e\+19"):
+        distill(recipe, data=photos, out=tmp_path / "run", device="cpu")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_trains_and_resumes_alike(photos: Path, tmp_path: Path) -> None:
+    """As the shipped weights are trained: compiled, in bf16."""
+    recipe = tiny(precision="bf16", compile=True, steps=12)
+    distill(recipe, data=photos, out=tmp_path / "whole", device="cpu")
+    with pytest.raises(Interrupted):
+        distill(recipe, data=photos, out=tmp_path / "parts", device="cpu", stop=lambda: True)
+    distill(recipe, data=photos, out=tmp_path / "parts", device="cpu", resume=True)
+    whole, parts = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
+    for name in whole:
+        assert torch.equal(whole[name], parts[name]), name
 
 
 def test_learning_rate_rises_then_follows_one_cosine() -> None:

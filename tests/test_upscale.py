@@ -171,7 +171,7 @@ def test_duplicates_reuse_the_result() -> None:
 @pytest.mark.parametrize("parallel", [2, 3])
 def test_frames_at_once_come_back_in_order_with_the_packets_between(parallel: int) -> None:
     """The first frame takes longest, so that the later ones are finished before it."""
-    running = threading.Barrier(parallel)
+    running = threading.Barrier(parallel, timeout=60)  # a failure, not a hang
 
     class Slow(FakeSession):
         def __call__(self, batch: Array) -> Array:

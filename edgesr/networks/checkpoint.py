@@ -60,9 +60,17 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
         raise ModelError(f"{path} is not a safetensors checkpoint: {error}") from error
     if METADATA_KEY not in metadata:
         raise ModelError(f"{path} holds no edgesr facts: it was not written by edgesr distill")
-    facts = json.loads(metadata[METADATA_KEY])
-    spec = ModelSpec.from_dict(facts["spec"])
+    try:
+        facts = json.loads(metadata[METADATA_KEY])
+        spec, network = ModelSpec.from_dict(facts["spec"]), facts["network"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} holds facts that cannot be read: {error!r}") from error
     model = build(spec.network, spec.scale)
+    config = json.loads(json.dumps(dataclasses.asdict(model.config)))  # type: ignore[call-overload]
+    if network["config"] != config:
+        raise ModelError(
+            f"{path} is a {spec.network} of another shape: {network['config']} there, {config} here"
+        )
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
