@@ -5,14 +5,17 @@
 PHOTOS is the folder of training photos, BENCH holds Set5/ and Set14/ with MATLAB-made LR pictures.
 Each model has a run folder below --runs; a run that was stopped goes on, a finished one is only
 exported and measured again. --no-train takes the best weights so far of whatever runs there are.
-Writes edgesr/weights/<name>.{onnx,safetensors} and index.json.
+Writes edgesr/weights/<name>.{onnx,safetensors} and index.json. --speed, on a quiet machine, enters
+the milliseconds of every model there and does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,12 @@ from edgesr.distill.data import digest_files, find_photos
 from edgesr.distill.evaluate import evaluate, load_pairs, mean_score
 from edgesr.distill.recipe import Recipe, load_recipe
 from edgesr.distill.run import distill, machine
+from edgesr.errors import BackendError
 from edgesr.export.onnx import export_onnx
+from edgesr.models import shipped
 from edgesr.networks import build, checkpoint, deployed
 from edgesr.networks.facts import count_macs, count_parameters
+from edgesr.runtime.backends import Session, open_session
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "edgesr" / "weights"
 
@@ -36,26 +42,19 @@ TERMS = (
     "Linux wallpaper packages; the weights are offered under Apache-2.0"
 )
 
-# In this order: `init` names an earlier one. The default model is trained in three stages, L1 and
-# then MSE (which is what PSNR counts) from the best weights of the stage before; x3 and x4 start
-# from the body of an x2. Stages are not shipped.
+# In this order: `init` names an earlier one. The default model is trained in two stages, L1 and
+# then MSE (which is what PSNR counts) from the best weights of the first; x3 and x4 start from the
+# body of an x2. Stages are not shipped.
 TRAININGS: dict[str, dict[str, Any]] = {
     "ecbsr-m4c16-x2-stage1": {"steps": 40_000},
-    "ecbsr-m4c16-x2-stage2": {
+    "ecbsr-m4c16-x2": {
         "steps": 60_000,
         "lr": 5e-4,
         "loss": "mse",
         "init": "ecbsr-m4c16-x2-stage1",
     },
-    "ecbsr-m4c16-x2": {
-        "steps": 70_000,
-        "lr": 8e-4,
-        "loss": "mse",
-        "copies": (1.0, 0.5, 0.35),
-        "init": "ecbsr-m4c16-x2-stage2",
-    },
-    "ecbsr-m4c16-x3": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
-    "ecbsr-m4c16-x4": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
+    "ecbsr-m4c16-x3": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2"},
+    "ecbsr-m4c16-x4": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2"},
     "ecbsr-m10c16-x2": {"steps": 60_000},
     "ecbsr-m10c16-x3": {"steps": 6_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2"},
     "ecbsr-m10c16-x4": {"steps": 6_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2"},
@@ -67,13 +66,19 @@ TRAININGS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--bench", type=Path, required=True)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--bench", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/shipped"))
     parser.add_argument("--only", choices=list(TRAININGS))
     parser.add_argument("--no-train", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
+    if options.speed:
+        enter_speed()
+        return
+    if options.photos is None or options.bench is None:
+        parser.error("--photos and --bench are needed")
     torch.set_num_threads(options.threads)
     files = find_photos(options.photos)
     data_digest = digest_files(files, options.photos)
@@ -108,7 +113,7 @@ def ship(name: str, out: Path, bench: Path, *, photos: int, data_digest: str) ->
     model, spec = checkpoint.load(out / "best.safetensors")
     files = {"onnx": WEIGHTS / f"{name}.onnx", "checkpoint": WEIGHTS / f"{name}.safetensors"}
     # Twice, since the figures of a file are measured on that file and then written into it.
-    spec = spec.replace(terms=TERMS, metrics={})
+    spec = spec.replace(terms=TERMS, metrics={}, recipe=recipe_of(name).digest())
     export_onnx(model, spec, files["onnx"])
     spec = spec.replace(metrics=measure(files["onnx"], bench, scale=spec.scale))
     export_onnx(model, spec, files["onnx"])
@@ -148,6 +153,44 @@ def measure(path: Path, bench: Path, *, scale: int) -> dict[str, dict[str, float
         score = mean_score(evaluate(upscale, load_pairs(bench / name, scale=scale), scale=scale))
         metrics[name] = {"psnr_y": round(score.psnr_y, 3), "ssim_y": round(score.ssim_y, 4)}
     return metrics
+
+
+def enter_speed() -> None:
+    """Median ms for one 640x360 frame in and out as 8 bits, in every way that runs here."""
+    index_file = WEIGHTS / "index.json"
+    index = json.loads(index_file.read_text())
+    frame = np.random.default_rng(0).integers(0, 256, (1, 1, 360, 640), dtype=np.uint8)
+    for model in shipped():
+        speed = {}
+        for backend, precision in (("ort", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")):
+            with (
+                contextlib.suppress(BackendError),
+                contextlib.closing(
+                    open_session(
+                        model.onnx,
+                        spec=model.spec,
+                        backend=backend,
+                        precision=precision,
+                        size=(360, 640),
+                        io="uint8",
+                    )
+                ) as session,
+            ):
+                speed[f"{backend} {precision}"] = round(median_ms(session, frame), 1)
+        index["models"][model.name]["speed"] = speed
+        print(model.name, speed, flush=True)
+    index_file.write_text(json.dumps(index, indent=1) + "\n")
+
+
+def median_ms(session: Session, frame: np.ndarray, *, runs: int = 25) -> float:
+    for _ in range(3):
+        session(frame)
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        session(frame)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times) * 1e3)
 
 
 def training_facts(name: str, runs: Path, *, photos: int, data_digest: str) -> dict[str, Any]:

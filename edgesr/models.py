@@ -12,7 +12,7 @@ The wheel carries `edgesr/weights/<name>.onnx`, `<name>.safetensors` and `index.
         "sha256": {"onnx": "...", "checkpoint": "..."},
         "training": {"recipe": "...", "data_digest": "...", "terms": "...", "seed": 1,
                      "steps": 40000, "minutes": 41.5, "machine": "..."},
-        "speed": {"openvino bf16": 13.6}             ms at 640x360 on that machine; may be absent
+        "speed": {"openvino bf16": 13.6}             ms at 640x360 on two cores; may be absent
      }}}
 
 A name is `<family>-x<scale>`, with `-video` behind it for models trained on compressed video.
@@ -53,7 +53,7 @@ class ShippedModel:
     onnx, checkpoint   the files; checkpoint is the training form, for fine-tuning
     training_parameters, deployed_parameters   counts before and after the branches are merged
     macs_640x360       multiply-adds for one 640x360 frame
-    training, speed    how it was trained; ms a frame where it was trained (see the module)
+    training, speed    how it was trained; ms a frame where the project measured it
     """
 
     spec: ModelSpec
