@@ -25,12 +25,16 @@ TICK = 0.1
 Observer = Callable[[str, Any, float], None]
 
 
+class Abandoned(Interrupted):
+    """Stopped without waiting: threads are still inside what they were given; do not close it."""
+
+
 def run(
     source: Iterable[Any],
     stages: Sequence[tuple[str, Stage]],
     sink: Callable[[Any], None],
     *,
-    finish: Callable[[], None] | None = None,
+    finish: Callable[[Callable[[], None]], None] | None = None,
     size: int = 4,
     observe: Observer | None = None,
     tick: Callable[[], None] | None = None,
@@ -41,7 +45,9 @@ def run(
     source   iterated in its own thread
     stages   (name, stage); each is pushed and flushed in its own thread
     sink     called with every finished item, in its own thread
-    finish   called once after the last item, in the thread of `sink`; not after an error
+    finish   called once after the last item, in the thread of `sink`; not after an error. It is
+             given a function that raises when the run has been stopped meanwhile: to be called
+             before what cannot be undone
     size     items that may wait between two threads
     observe  called after each piece of work with (stage name, item, busy seconds), where the item
              is None for a flush and for `finish`; the source is "decode", the sink "encode".
@@ -49,8 +55,9 @@ def run(
     tick     called in the calling thread, about every 0.1 s
     cancel   set it to stop early
 
-    Raises the first error of any stage, or Interrupted after Ctrl-C or `cancel`. All threads have
-    ended by then. A second Ctrl-C stops waiting for a thread that hangs inside foreign code.
+    Raises the first error of any stage, or Interrupted after Ctrl-C or `cancel`, unless `finish`
+    has returned: then all is done, and it is too late. All threads have ended by then. A second
+    Ctrl-C stops waiting for a thread that hangs inside foreign code and raises Abandoned.
     """
     names = [SOURCE, *(name for name, _ in stages), SINK]
     work = _Run(channels=len(stages) + 1, size=size, observe=observe or _ignore)
@@ -64,23 +71,28 @@ def run(
         for name, job in zip(names, jobs, strict=True)
     ]
     try:
-        for thread in threads:
-            thread.start()
-        while True:
-            if cancel is not None and cancel.is_set():
-                raise Interrupted("stopped on request")
-            if work.over.wait(TICK):
-                break
-            if tick is not None:
-                tick()
-    except KeyboardInterrupt:
+        try:
+            for thread in threads:
+                thread.start()
+            while True:
+                if cancel is not None and cancel.is_set():
+                    raise Interrupted("stopped on request")
+                if work.over.wait(TICK):
+                    break
+                if tick is not None:
+                    tick()
+            _join(threads)
+        except KeyboardInterrupt:
+            work.fail(Interrupted("interrupted"))
+        except BaseException as error:  # cancelled, or `tick` failed, or no more threads
+            work.fail(error)
+        _join(threads)
+    except KeyboardInterrupt:  # the second one
         work.fail(Interrupted("interrupted"))
-    except BaseException as error:  # cancelled, or `tick` failed, or no more threads
-        work.fail(error)
-    for thread in threads:
-        if thread.ident is not None:
-            thread.join()
-    if work.error is not None:
+        busy = [name for name, thread in zip(names, threads, strict=True) if thread.is_alive()]
+        if busy and not work.done:
+            raise Abandoned(f"interrupted without waiting for {' and '.join(busy)}") from None
+    if work.error is not None and not (work.done and isinstance(work.error, Interrupted)):
         raise work.error
 
 
@@ -139,6 +151,7 @@ class _Run:
     def __init__(self, *, channels: int, size: int, observe: Observer) -> None:
         self.error: BaseException | None = None
         self.over = threading.Event()  # all is written, or somebody failed
+        self.done = False  # all is written
         self._observe = observe
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -195,16 +208,30 @@ class _Run:
         for result in done:
             output.put(result)
 
-    def write(self, sink: Callable[[Any], None], finish: Callable[[], None] | None) -> None:
+    def write(
+        self, sink: Callable[[Any], None], finish: Callable[[Callable[[], None]], None] | None
+    ) -> None:
         for item in self._channels[-1]:
             start = time.perf_counter()
             sink(item)
             self._observe(SINK, item, time.perf_counter() - start)
         if finish is not None:
             start = time.perf_counter()
-            finish()
+            finish(self._check)
+            self.done = True
             self._observe(SINK, None, time.perf_counter() - start)
+        self.done = True
         self.over.set()
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
 
 
 def _ignore(name: str, item: Any, seconds: float) -> None:

@@ -19,6 +19,12 @@ from edgesr.runtime import hdr, opening, pixels, streams
 from edgesr.runtime.clock import Clock
 from edgesr.runtime.frame import ColourTags, Frame
 
+# PyAV does not show the tag of the chroma siting. These two codecs have theirs by definition (JFIF
+# and MPEG-1 put a chroma sample in the middle of its luma samples); all others are taken as left,
+# the default of MPEG-2, H.264 and HEVC.
+_CENTRE = 2  # ColourTags.siting
+_CENTRE_SITED = ("mjpeg", "mpeg1video")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
@@ -232,7 +238,7 @@ class VideoReader:
         self._tell_side_data(data)
 
     def _colour_of(self, picture: av.VideoFrame) -> ColourTags:
-        """Tags of the picture, else of the stream. PyAV shows no chroma siting: that stays 0."""
+        """Tags of the picture, else of the stream; the chroma siting goes by the codec."""
         stream = self._stream.codec_context
         matrix = _said(picture.colorspace) or _said(stream.colorspace) or 2
         span = picture.color_range or stream.color_range
@@ -245,6 +251,7 @@ class VideoReader:
             matrix=int(matrix),
             primaries=int(_said(picture.color_primaries) or stream.color_primaries),
             transfer=int(_said(picture.color_trc) or stream.color_trc),
+            siting=_CENTRE if self.codec in _CENTRE_SITED else 0,
         )
 
     def _convert(self, picture: av.VideoFrame) -> av.VideoFrame:

@@ -5,7 +5,8 @@
     schema          1
     input           path, width, height, rate (frames a second as "24/1", null: not said), codec,
                     format (FFmpeg's pixel format), duration (seconds or null)
-    output          path, width, height, codec, format, options (of the encoder, as it was opened)
+    output          path, width, height (as written), codec, format, options (of the encoder, as it
+                    was opened)
     frames          in (decoded), out (written), duplicates (of `out`: equal to the frame before,
                     its result was used again), decode_errors (packets that gave no frame)
     seconds         total: the whole call, opening and closing included
@@ -16,12 +17,15 @@
     fps             sustained frames a second, (out - 1) / seconds.sustained; null below 2 frames
     stages          decode, infer, encode, each with
                     frames      how many it worked on
-                    busy_s      seconds of wall time inside it; the rest it waited for the others
+                    busy_s      seconds of wall time inside it; the rest it waited for the others.
+                                infer: the frames' times / the frames that it works on at once
                     share       busy_s / the wall time of the pipeline, 0..1; the stages overlap,
                                 so the shares do not add up to 1
                     p50_ms p95_ms p99_ms max_ms mean_ms   of one frame, in ms (within 1 %); null
-                                without frames. `encode` is the time to hand a frame over: an
-                                encoder with threads of its own works on after that
+                                without frames. `infer` is the time from start to end of a
+                                frame, while others run beside it (0 for a duplicate); `encode` is
+                                the time to hand a frame over: an encoder with threads of its own
+                                works on after that
     slowest         the stage with the largest share; null without frames
     peak_rss_mb     largest resident memory of the process so far, 10^6 bytes
     model           name, scale, network, colour, precision, recipe, file
@@ -167,8 +171,9 @@ class Recorder:
         self._first_out: float | None = None
         self._last_out = self.started
 
-    def observe(self, stage: str, item: Any, seconds: float) -> None:
-        self._busy[stage] += seconds
+    def observe(self, stage: str, item: Any, seconds: float, *, at_once: int = 1) -> None:
+        """at_once: items that the stage works on at the same time, `seconds` on each."""
+        self._busy[stage] += seconds / at_once
         if not isinstance(item, Frame):
             # A copied packet comes out of the same demuxer: its time belongs to the next frame.
             self._before_frame[stage] += seconds
@@ -184,11 +189,6 @@ class Recorder:
             self._last_out = time.perf_counter()
             if self._first_out is None:
                 self._first_out = self._last_out
-
-    @property
-    def seconds_first_frame(self) -> float | None:
-        """From the start of the recorder to the first frame written."""
-        return None if self._first_out is None else self._first_out - self.started
 
     @property
     def seconds_sustained(self) -> float:

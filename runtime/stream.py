@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from edgesr.errors import Interrupted, MediaError, UsageError
 from edgesr.models import DEFAULT_MODEL, Model, resolve
-from edgesr.runtime.pipeline import run
+from edgesr.runtime.partfile import PartFile
+from edgesr.runtime.pipeline import Abandoned, run
 from edgesr.runtime.progress import Progress, Watch
 from edgesr.runtime.stats import Stats, machine_facts, peak_rss_mb, versions
 
 if TYPE_CHECKING:
     from edgesr.runtime.backends import Session
+    from edgesr.runtime.frame import Frame
     from edgesr.runtime.upscale import Upscale
     from edgesr.runtime.video import VideoReader, VideoWriter
 
@@ -58,27 +61,32 @@ def stream(
     precision      "auto", "fp32", "bf16"; auto is never bf16 for a video of more than 8 bits
     codec          of the output video, None: what fits the container; crf, preset: of that codec
     threads        for inference and for the encoder, each; None: as many as there are usable cores
-    overwrite      replace an existing output
+    overwrite      replace an existing output, and any existing file with the statistics
     strict         a packet that cannot be decoded is an error, not a warning
     keep_partial   when interrupted, keep what is written so far as a valid file
-    stats          write the statistics to this .json file too
+    stats          write the statistics to this .json file too; an older .json file is replaced
     progress       called about ten times a second, in the calling thread, and once at the end
     on_warning     called with each warning (one line) in the calling thread; the Stats keep them
     cancel         set it, from any thread, to stop early
 
     Returns what was done and how fast. Raises UsageError, ModelError, MediaError, BackendError or
     MissingDependency when it cannot be done, Interrupted after Ctrl-C or `cancel`. The output
-    appears under its name when it is complete, and not at all after an error.
+    appears under its name when it is complete, and not at all after an error. A stop that comes
+    when the output is just being given its name comes too late: that is no error.
     """
     from edgesr.runtime.upscale import Upscale
     from edgesr.runtime.video import VideoReader, VideoWriter
 
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}: it must be 1 or more")
     watch = Watch([INFER], progress=progress or _ignore, on_warning=on_warning or _ignore)
     source, target = Path(input), Path(output)
     try:
+        report = None
         if stats is not None:
-            _check_stats(Path(stats), videos=(source, target))
-        with VideoReader(source, strict=strict) as reader:
+            report = _stats_file(Path(stats), videos=(source, target), overwrite=overwrite)
+        with ExitStack() as opened:
+            reader = opened.enter_context(VideoReader(source, strict=strict))
             watch.follow(reader.warnings)
             watch.total = reader.frame_count
             found = resolve(model, scale=scale)
@@ -99,10 +107,15 @@ def stream(
                 session = _open_session(
                     found, reader, backend=backend, precision=precision, threads=threads
                 )
-                with closing(session):
-                    upscale = Upscale(session, spec=found.spec)
-                    with closing(upscale):
-                        seconds = _transcode(reader, upscale, writer, watch, cancel)
+                opened.enter_context(closing(session))
+                upscale = Upscale(session, spec=found.spec, observe=_timer(watch, session))
+                opened.enter_context(closing(upscale))
+                seconds = _transcode(reader, upscale, writer, watch, cancel, keep=keep_partial)
+            except Abandoned:
+                opened.pop_all()  # threads are still inside: nothing of it may be closed
+                upscale.close(wait=False)
+                writer.abandon()
+                raise
             except Interrupted:
                 writer.abort(keep=keep_partial)
                 raise Interrupted(_what_is_left(writer, keep_partial)) from None
@@ -110,10 +123,10 @@ def stream(
                 writer.abort()
                 raise
             result = _stats(reader, upscale, writer, found, session, watch, seconds)
+        if report is not None:
+            _write_json(report, result.to_dict())
     except KeyboardInterrupt:  # outside of the pipeline, which raises Interrupted by itself
         raise Interrupted("interrupted") from None
-    if stats is not None:
-        _write_json(Path(stats), result.to_dict())
     return result
 
 
@@ -123,21 +136,38 @@ def _transcode(
     writer: VideoWriter,
     watch: Watch,
     cancel: Event | None,
+    *,
+    keep: bool,
 ) -> float:
     """Run the pipeline to the end; its wall time in seconds."""
+
+    def observe(name: str, item: Any, seconds: float) -> None:
+        if name != INFER:  # where several frames are worked on at once: see `_timer`
+            watch.recorder.observe(name, item, seconds)
+
+    def finish(check: Callable[[], None]) -> None:
+        writer.finish(None if keep else check)  # what is complete is kept too
+
     started = time.perf_counter()
     run(
         reader,
         [(INFER, upscale)],
         writer.write,
-        finish=writer.finish,
-        observe=watch.recorder.observe,
+        finish=finish,
+        observe=observe,
         tick=watch.tick,
         cancel=cancel,
     )
     seconds = time.perf_counter() - started
     watch.tick(done=True)
     return seconds
+
+
+def _timer(watch: Watch, session: Session) -> Callable[[Frame, float], None]:
+    def observe(frame: Frame, seconds: float) -> None:
+        watch.recorder.observe(INFER, frame, seconds, at_once=session.facts.parallel)
+
+    return observe
 
 
 def _what_is_left(writer: VideoWriter, keep: bool) -> str:
@@ -178,6 +208,7 @@ def _stats(
     seconds: float,
 ) -> Stats:
     recorder, spec = watch.recorder, found.spec
+    width, height = writer.size
     return Stats(
         input={
             "path": str(reader.path),
@@ -190,8 +221,8 @@ def _stats(
         },
         output={
             "path": str(writer.path),
-            "width": reader.width * spec.scale,
-            "height": reader.height * spec.scale,
+            "width": width,
+            "height": height,
             "codec": writer.codec,
             "format": writer.pixel_format,
             "options": dict(writer.encoder_options),
@@ -225,18 +256,33 @@ def _stats(
     )
 
 
-def _check_stats(path: Path, *, videos: Sequence[Path]) -> None:
-    if any(path.absolute() == video.absolute() for video in videos):
+def _stats_file(path: Path, *, videos: Sequence[Path], overwrite: bool) -> PartFile:
+    """Where the statistics go; UsageError or MediaError when they cannot go there."""
+    real = Path(os.path.realpath(path))  # of a link the file, not the link, is replaced
+    if any(_same(real, video) for video in videos):
         raise UsageError(f"the statistics cannot go into a video, {path}: give a .json file")
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    if (real.exists() and not real.is_file()) or not real.parent.is_dir():
         raise MediaError(f"the statistics cannot be written to {path}: it is no file in a folder")
+    older = overwrite or real.suffix.lower() == ".json"
+    return PartFile(real, source=videos[0], overwrite=older)
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+def _same(real: Path, video: Path) -> bool:
+    if real == Path(os.path.realpath(video)):
+        return True
+    return real.exists() and video.exists() and real.samefile(video)
+
+
+def _write_json(file: PartFile, values: Mapping[str, Any]) -> None:
     try:
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise MediaError(f"{path} cannot be written: {error.strerror}") from error
+        file.path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        file.commit()
+    except BaseException as error:
+        file.discard()
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise MediaError(f"{file.target} cannot be written: {reason}") from error
+        raise
 
 
 def _ignore(_: object) -> None:

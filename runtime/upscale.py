@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +19,7 @@ from edgesr.spec import ModelSpec
 
 Array = np.ndarray[Any, Any]
 
-Planes = Future[tuple[Array, ...]]
+Planes = tuple[Array, ...]
 
 FULL_RANGE = 2  # ColourTags.range
 
@@ -28,11 +30,19 @@ def padded(size: tuple[int, int], spec: ModelSpec) -> tuple[int, int]:
     return height, width
 
 
+class _Waiting(NamedTuple):
+    item: Any
+    result: Future[tuple[Planes, float]] | None  # of a frame: planes, seconds of work; else None
+    again: bool = False  # the result of the equal frame before
+
+
 class Upscale:
     """Frames come back `spec.scale` times as large; everything else passes through in order.
 
     session  opened for uint8 when the stream has 8 bits, for float32 when it has more
     spec     facts of the model in the session; a luma ("y") model
+    observe  called with each frame that is given back and the seconds that its thread worked on
+             it, 0 for a duplicate; in the thread that calls push and flush
 
     Luma goes through the session, chroma through a bicubic that knows its siting. A frame equal to
     the one before it (every sample of every plane) gets that one's result again: `duplicates`
@@ -45,7 +55,13 @@ class Upscale:
     or format in the middle of the stream.
     """
 
-    def __init__(self, session: Session, *, spec: ModelSpec) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        spec: ModelSpec,
+        observe: Callable[[Frame, float], None] | None = None,
+    ) -> None:
         if spec.colour != "y":
             raise ModelError(
                 f"{spec.name} is an RGB model; stream runs luma models so far: "
@@ -53,51 +69,65 @@ class Upscale:
             )
         self._session = session
         self._spec = spec
+        self._observe = observe
         self._parallel = session.facts.parallel
         self._workers = ThreadPoolExecutor(self._parallel, thread_name_prefix="edgesr-upscale")
-        self._waiting: deque[tuple[Any, Planes | None]] = deque()  # planes: of a frame, else None
+        self._waiting: deque[_Waiting] = deque()
         self._in_flight = 0
         self._last: Frame | None = None
-        self._last_planes: Planes | None = None
+        self._last_result: Future[tuple[Planes, float]] | None = None
         self.duplicates = 0
 
     def push(self, item: Any) -> list[Any]:
-        planes = None
         if isinstance(item, Frame):
-            planes = self._start(item)
+            self._waiting.append(self._start(item))
             self._in_flight += 1
-        self._waiting.append((item, planes))
+        else:
+            self._waiting.append(_Waiting(item, None))
         finished = []
-        while self._waiting and (self._in_flight >= self._parallel or self._waiting[0][1] is None):
+        while self._waiting and (
+            self._in_flight >= self._parallel or self._waiting[0].result is None
+        ):
             finished.append(self._next())
         return finished
 
     def flush(self) -> list[Any]:
         return [self._next() for _ in range(len(self._waiting))]
 
-    def close(self) -> None:
-        """Forget what is unfinished and end the threads."""
-        self._workers.shutdown(cancel_futures=True)
+    def close(self, *, wait: bool = True) -> None:
+        """Forget what is unfinished and end the threads.
 
-    def _start(self, frame: Frame) -> Planes:
-        """The enlarged planes to come: new ones, or those of the equal frame before."""
-        if self._last is not None and self._last_planes is not None:
+        Without `wait`, those inside the session end later; Python waits for them when it exits.
+        """
+        self._workers.shutdown(wait=wait, cancel_futures=True)
+
+    def _start(self, frame: Frame) -> _Waiting:
+        """With the enlarged planes to come: new ones, or those of the equal frame before."""
+        if self._last is not None and self._last_result is not None:
             self._check_same_picture(frame, self._last)
             if _equal(frame.planes, self._last.planes):
                 self.duplicates += 1
-                return self._last_planes
+                return _Waiting(frame, self._last_result, again=True)
         self._last = frame
-        self._last_planes = self._workers.submit(self._upscale, frame)
-        return self._last_planes
+        self._last_result = self._workers.submit(self._timed, frame)
+        return _Waiting(frame, self._last_result)
 
     def _next(self) -> Any:
-        item, planes = self._waiting.popleft()
-        if planes is None:
+        item, result, again = self._waiting.popleft()
+        if result is None:
             return item
         self._in_flight -= 1
-        return item.replace(planes=planes.result())
+        planes, seconds = result.result()
+        if self._observe is not None:
+            self._observe(item, 0.0 if again else seconds)
+        return item.replace(planes=planes)
 
-    def _upscale(self, frame: Frame) -> tuple[Array, ...]:
+    def _timed(self, frame: Frame) -> tuple[Planes, float]:
+        start = time.perf_counter()
+        planes = self._upscale(frame)
+        return planes, time.perf_counter() - start
+
+    def _upscale(self, frame: Frame) -> Planes:
         scale, luma = self._spec.scale, frame.planes[0]
         peak = (1 << frame.depth) - 1
         big = [self._through_model(frame, peak)]
@@ -138,7 +168,7 @@ class Upscale:
             )
 
 
-def _equal(a: tuple[Array, ...], b: tuple[Array, ...]) -> bool:
+def _equal(a: Planes, b: Planes) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import av
 from av.video.reformatter import VideoReformatter
 
-from edgesr.errors import EdgesrError, MediaError
+from edgesr.errors import EdgesrError, MediaError, UsageError
 from edgesr.runtime import encoders, pixels, streams, upright
 from edgesr.runtime.copies import Copies
 from edgesr.runtime.frame import Frame
@@ -41,6 +41,7 @@ class VideoWriter:
 
     codec: str
     pixel_format: str
+    size: tuple[int, int]  # (width, height) as written: turned or made even where it has to be
     encoder_options: dict[str, str]
     warnings: list[str]  # complete after `finish`
     frames_written: int
@@ -112,8 +113,12 @@ class VideoWriter:
         except (av.FFmpegError, OSError) as error:
             raise self._cannot_write(error) from error
 
-    def finish(self) -> None:
-        """Write the rest, make sure that it is on the disk, and give the file its name."""
+    def finish(self, check: Callable[[], None] | None = None) -> None:
+        """Write the rest, make sure that it is on the disk, and give the file its name.
+
+        check   called when all is written and the name is not yet given: when it raises, there is
+                no file, as after any other error
+        """
         try:
             if not self.frames_written:
                 raise MediaError("there was no frame")
@@ -121,10 +126,14 @@ class VideoWriter:
             self._stretch_last(packets)
             self._mux(packets)
             self._container.close()
+            if check is not None:
+                check()
             self._part.commit()
-        except (av.FFmpegError, OSError) as error:
+        except BaseException as error:
             self.abort()
-            raise self._cannot_write(error) from error
+            if isinstance(error, (av.FFmpegError, OSError)):
+                raise self._cannot_write(error) from error
+            raise
         self._container = None
         self.warnings += self._copies.corrections()
 
@@ -141,6 +150,10 @@ class VideoWriter:
         container, self._container = self._container, None
         with suppress(av.FFmpegError, OSError):
             container.close()
+        self._part.discard()
+
+    def abandon(self) -> None:
+        """Remove the unfinished file while a thread may still be inside the encoder."""
         self._part.discard()
 
     def _with_hdr(self, options: dict[str, str]) -> dict[str, str]:
@@ -169,6 +182,12 @@ class VideoWriter:
         matrix = self._like.display_matrix
         self._matrix = matrix if self._kind.rotates else None
         self._turn = None if self._kind.rotates else upright.orientation_of(matrix)
+        layout, _ = pixels.describe(self._like.format)
+        if self._turn is not None and self._turn.swaps and layout in ("yuv422p", "yuv440p"):
+            raise UsageError(
+                f"{self.path}: {self._kind.muxer} cannot hold the rotation, and {layout} frames "
+                "cannot be turned by 90 degrees; .mp4 and .mkv carry the rotation"
+            )
         if self._turn is not None:
             self._warn(f"{self._kind.muxer} cannot hold the rotation: frames are turned upright")
         elif matrix and not self._kind.rotates and not upright.is_plain(matrix):
@@ -206,9 +225,9 @@ class VideoWriter:
         like = self._like
         swaps = self._turn is not None and self._turn.swaps
         size = (self.height, self.width) if swaps else (self.width, self.height)
-        self._size = encoders.size_for(self._row, self.pixel_format, *size)
-        if self._size != size:
-            old, new = ("{}x{}".format(*pair) for pair in (size, self._size))
+        self.size = encoders.size_for(self._row, self.pixel_format, *size)
+        if self.size != size:
+            old, new = ("{}x{}".format(*pair) for pair in (size, self.size))
             self._warn(
                 f"{self.codec} has even sizes only: {old} is written as {new}, edge repeated"
             )
@@ -219,7 +238,7 @@ class VideoWriter:
             self._container,
             self._row,
             options=self.encoder_options,
-            size=self._size,
+            size=self.size,
             pixel_format=self.pixel_format,
             rate=like.rate,
             time_base=fine,
@@ -261,7 +280,7 @@ class VideoWriter:
         planes: Sequence[pixels.Plane] = frame.planes
         if self._turn is not None:
             planes = [self._turn.apply(plane) for plane in planes]
-        picture = pixels.picture_of(planes, frame.format, size=self._size)
+        picture = pixels.picture_of(planes, frame.format, size=self.size)
         if frame.format != self.pixel_format or self._colour != self._like.colour:
             picture = self._reformatter.reformat(
                 picture,

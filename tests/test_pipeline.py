@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from edgesr.errors import Interrupted, MediaError
-from edgesr.runtime.pipeline import run
+from edgesr.runtime.pipeline import Abandoned, run
 
 WATCHDOG = 60.0  # seconds; only to turn a hang into a failure
 ITEMS = 50
@@ -61,7 +62,7 @@ class Sink:
             raise MediaError(f"sink failed at {item}")
         self.items.append(item)
 
-    def finish(self) -> None:
+    def finish(self, check: Callable[[], None]) -> None:
         if self.fail_in_finish:
             raise MediaError("sink failed in finish")
         self.finished = True
@@ -207,6 +208,29 @@ def test_cancel() -> None:
     assert isinstance(error, Interrupted)
 
 
+@pytest.mark.parametrize("checked", [True, False])
+def test_cancel_inside_finish(checked: bool) -> None:
+    """Either there is nothing and Interrupted, or it is complete and there is no error."""
+    cancel = threading.Event()
+    sink = Sink()
+
+    def finish(check: Callable[[], None]) -> None:
+        cancel.set()
+        try:
+            for _ in range(round(WATCHDOG / 0.01)):  # until the main thread has seen it
+                check()
+                time.sleep(0.01)
+        except BaseException:
+            if checked:
+                raise
+        sink.finish(check)
+
+    error = watched(lambda: run(source(3), [], sink, finish=finish, cancel=cancel))
+    assert sink.items == [0, 1, 2]
+    assert isinstance(error, Interrupted) if checked else error is None
+    assert sink.finished is not checked
+
+
 def test_tick_fails() -> None:
     def tick() -> None:
         raise MediaError("no terminal")
@@ -240,6 +264,37 @@ def test_ctrl_c(sender: str) -> None:
         watchdog.cancel()
         watchdog.join()
     assert not sink.finished
+    assert_no_threads()
+
+
+def test_second_ctrl_c_does_not_wait_for_a_thread_that_hangs() -> None:
+    stopped = threading.Event()
+    release = threading.Event()
+
+    def stopping() -> Iterator[int]:
+        try:
+            yield from endless()
+        finally:
+            stopped.set()
+
+    def hangs(item: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        if stopped.wait(WATCHDOG):
+            os.kill(os.getpid(), signal.SIGINT)
+            release.wait(WATCHDOG)
+
+    start = time.perf_counter()
+    with pytest.raises(Abandoned, match=r"interrupted without waiting for .*encode$"):
+        run(stopping(), [("infer", Stage())], hangs)
+    assert time.perf_counter() - start < WATCHDOG
+    release.set()
+    wait_for_threads()
+
+
+def wait_for_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("edgesr-"):
+            thread.join(WATCHDOG)
     assert_no_threads()
 
 

@@ -5,24 +5,28 @@ Written as FFV1, which loses nothing, so what comes out can be compared exactly.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import media
 import numpy as np
 import pytest
 
 import edgesr
 from edgesr.colour import upscale_chroma
 from edgesr.errors import BackendError, EdgesrError, Interrupted, MediaError, ModelError, UsageError
+from edgesr.runtime import pipeline
 from edgesr.runtime.frame import Frame
 from edgesr.runtime.progress import Progress
 from edgesr.runtime.video import VideoReader, VideoWriter
@@ -119,6 +123,55 @@ def test_statistics(tmp_path: Path, clip: Path, model: str) -> None:
     assert values["peak_rss_mb"] > 10
 
 
+def test_times_of_two_frames_at_once(
+    tmp_path: Path, clip: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is the time of one frame, and the stage is never busier than always."""
+    kind = type(_session(model))
+    original = kind.__call__
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.03)
+        return original(*arguments)
+
+    monkeypatch.setattr(kind, "__call__", slow)
+    stats = edgesr.stream(clip, tmp_path / "out.mkv", model=model, codec="ffv1", threads=2)
+    infer = stats.stages["infer"]
+    assert infer.frames == COUNT
+    assert infer.p50_ms is not None
+    assert infer.mean_ms is not None
+    assert min(infer.p50_ms, infer.mean_ms) >= 30 / 1.01
+    assert infer.busy_s == pytest.approx(COUNT * infer.mean_ms / 1e3 / 2)
+    assert 0.3 < infer.share <= 1
+    assert stats.slowest == "infer"
+
+
+@pytest.mark.parametrize(
+    ("ending", "size", "rotation", "written"),
+    [
+        (".webm", (21, 15), None, (63, 45)),
+        (".mp4", (21, 15), None, (64, 46)),
+        (".ts", (22, 16), 90, (48, 66)),
+        (".mp4", (22, 16), 90, (66, 48)),
+    ],
+)
+def test_statistics_say_the_size_that_was_written(
+    tmp_path: Path,
+    ending: str,
+    size: tuple[int, int],
+    rotation: int | None,
+    written: tuple[int, int],
+) -> None:
+    model = str(onnx_models.nearest(tmp_path / "nearest-x3.onnx", scale=3))
+    source = tmp_path / "in.mkv"
+    media.write_video(source, size=size, rotation=rotation, frames=3, codec="ffv1")
+    target = tmp_path / f"out{ending}"
+    stats = edgesr.stream(source, target, model=model, scale=3)
+    assert (stats.output["width"], stats.output["height"]) == written
+    with VideoReader(target) as reader:
+        assert (reader.width, reader.height) == written
+
+
 def test_still_pictures_are_computed_once(tmp_path: Path, model: str) -> None:
     clip = make_clip(tmp_path / "in.mkv", still=True)
     stats = edgesr.stream(clip, tmp_path / "out.mkv", model=model, codec="ffv1")
@@ -200,6 +253,93 @@ def test_interrupted_output_does_not_replace_an_old_one(
     assert output.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("when", ["before the file has its name", "after"])
+def test_interrupted_while_it_finishes(
+    tmp_path: Path,
+    clip: Path,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+    keep: bool,
+) -> None:
+    """No file and Interrupted, or a complete file and no error: never the one and the other."""
+    cancel = threading.Event()
+    original = VideoWriter.finish
+
+    def wait_until_seen(check: Callable[[], None]) -> None:
+        cancel.set()
+        for _ in range(1000):
+            check()
+            time.sleep(0.01)
+
+    def finish(writer: VideoWriter, check: Callable[[], None] | None = None) -> None:
+        def late() -> None:
+            if check is not None:
+                wait_until_seen(check)
+
+        original(writer, late if when != "after" else check)
+        cancel.set()
+        time.sleep(0.3)  # the main thread looks every 0.1 s
+
+    monkeypatch.setattr(VideoWriter, "finish", finish)
+    output = tmp_path / "out.mp4"
+    output.write_bytes(b"old")
+
+    def call() -> None:
+        edgesr.stream(clip, output, model=model, overwrite=True, keep_partial=keep, cancel=cancel)
+
+    if when == "after" or keep:
+        call()
+        assert len(frames(output)) == COUNT
+    else:
+        with pytest.raises(Interrupted, match=r"out\.mp4 was not written"):
+            call()
+        assert output.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_second_ctrl_c_closes_nothing_that_is_in_use(
+    tmp_path: Path, clip: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder hangs: the stream ends, and its container is left to its thread."""
+    release = threading.Event()
+    closed: list[str] = []
+    calls = [0]
+
+    def hangs(writer: VideoWriter, item: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            while not seen.wait(1) and not release.is_set():
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+        release.wait(60)
+
+    seen = threading.Event()
+    fail = pipeline._Run.fail
+
+    def noticed(run: Any, error: BaseException) -> None:
+        fail(run, error)
+        seen.set()
+
+    Endless(monkeypatch)
+    monkeypatch.setattr(pipeline._Run, "fail", noticed)
+    monkeypatch.setattr(VideoWriter, "write", hangs)
+    monkeypatch.setattr(VideoWriter, "abort", lambda *_, **__: closed.append("writer"))
+    monkeypatch.setattr(VideoReader, "close", lambda _: closed.append("reader"))
+    output = tmp_path / "out" / "out.mp4"
+    output.parent.mkdir()
+    with pytest.raises(Interrupted, match=r"interrupted without waiting for .*encode"):
+        edgesr.stream(clip, output, model=model)
+    assert closed == []
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("edgesr-"):
+            thread.join(60)
+    assert_nothing_left(output.parent)
+
+
 @pytest.mark.parametrize("part", ["decode", "infer", "encode", "finish", "progress"])
 def test_any_part_fails(
     tmp_path: Path, clip: Path, model: str, monkeypatch: pytest.MonkeyPatch, part: str
@@ -268,6 +408,75 @@ def test_bad_arguments_leave_nothing(tmp_path: Path, clip: Path, model: str) -> 
         with pytest.raises(error, match=message):
             edgesr.stream(arguments.pop("input"), arguments.pop("output"), **arguments)
         assert_nothing_left(out)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_below_one_are_refused_before_anything_is_opened(
+    tmp_path: Path, threads: int
+) -> None:
+    with pytest.raises(UsageError, match=f"threads is {threads}"):
+        edgesr.stream(tmp_path / "missing.mp4", tmp_path / "out.mp4", threads=threads)
+
+
+@pytest.mark.parametrize("video", ["input", "output"])
+@pytest.mark.parametrize("name", ["dots", "symlink", "hard link"])
+def test_statistics_never_replace_a_video(
+    tmp_path: Path, clip: Path, model: str, video: str, name: str
+) -> None:
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    source.write_bytes(clip.read_bytes())
+    target.write_bytes(b"old")
+    path = source if video == "input" else target
+    (tmp_path / "sub").mkdir()
+    stats = tmp_path / "stats.json"
+    if name == "dots":
+        stats = tmp_path / "sub" / ".." / path.name
+    elif name == "symlink":
+        stats.symlink_to(path)
+    else:
+        os.link(path, stats)
+    with pytest.raises(UsageError, match="statistics cannot go into a video"):
+        edgesr.stream(source, target, model=model, stats=stats, overwrite=True)
+    assert source.read_bytes() == clip.read_bytes()
+    assert target.read_bytes() == b"old"
+
+
+def test_statistics_replace_only_older_ones(tmp_path: Path, clip: Path, model: str) -> None:
+    notes, stats, link = tmp_path / "notes.txt", tmp_path / "stats.json", tmp_path / "link.json"
+    for path in (notes, stats):
+        path.write_text("mine")
+    link.symlink_to(notes)
+    for path in (notes, link):
+        with pytest.raises(UsageError, match=r"notes\.txt exists; pass --overwrite"):
+            edgesr.stream(clip, tmp_path / "out.mkv", model=model, stats=path)
+    pipe = tmp_path / "pipe.json"  # as /dev/null: to be replaced by no means
+    os.mkfifo(pipe)
+    with pytest.raises(MediaError, match=r"statistics cannot be written to .*pipe\.json"):
+        edgesr.stream(clip, tmp_path / "out.mkv", model=model, stats=pipe, overwrite=True)
+    assert notes.read_text() == "mine"
+    edgesr.stream(clip, tmp_path / "out.mkv", model=model, stats=stats)
+    assert json.loads(stats.read_text())["schema"] == 1
+    edgesr.stream(clip, tmp_path / "out.mkv", model=model, stats=link, overwrite=True)
+    assert json.loads(notes.read_text())["schema"] == 1
+    assert link.is_symlink()
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_statistics_that_cannot_be_written_leave_the_old_ones(
+    tmp_path: Path, clip: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats = tmp_path / "stats.json"
+    stats.write_text("old")
+
+    def full(path: Path, *_: Any, **__: Any) -> int:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(MediaError, match=r"stats\.json cannot be written: No space left"):
+        edgesr.stream(clip, tmp_path / "out.mkv", model=model, stats=stats)
+    assert stats.read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mkv", "stats.json"]
 
 
 def test_torch_is_not_imported(tmp_path: Path, clip: Path, model: str) -> None:

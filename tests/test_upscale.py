@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from fractions import Fraction
 from typing import Any
 
@@ -197,6 +198,54 @@ def test_frames_at_once_come_back_in_order_with_the_packets_between(parallel: in
         np.testing.assert_array_equal(big.planes[0], repeated(small.planes[0]))
 
 
+def test_the_time_of_a_frame_is_its_own() -> None:
+    """Not the time that `push` waits for the frame before."""
+    seconds = {0: 0.2, 1: 0.01, 2: 0.01}
+
+    class Uneven(FakeSession):
+        def __call__(self, batch: Array) -> Array:
+            time.sleep(seconds[int(batch[0, 0, 0, 0])])
+            return super().__call__(batch)
+
+    seen: list[tuple[int, float]] = []
+    stage = Upscale(
+        Uneven(parallel=2), spec=spec(), observe=lambda frame, took: seen.append((frame.pts, took))
+    )
+    frames = [frame(seed=min(i, 2), pts=i) for i in range(4)]  # the last one is a duplicate
+    for i, one in enumerate(frames):
+        one.planes[0][0, 0] = min(i, 2)
+    for one in frames:
+        stage.push(one)
+        time.sleep(0.3)  # by then each is finished, and the next push waits for nothing
+    stage.flush()
+    stage.close()
+    assert [pts for pts, _ in seen] == [0, 1, 2, 3]
+    assert seen[0][1] >= 0.2
+    assert 0.01 <= seen[1][1] < 0.2
+    assert 0.01 <= seen[2][1] < 0.2
+    assert seen[3][1] == 0
+
+
+def test_close_need_not_wait_for_a_frame_that_hangs() -> None:
+    inside, release = threading.Event(), threading.Event()
+
+    class Hangs(FakeSession):
+        def __call__(self, batch: Array) -> Array:
+            inside.set()
+            release.wait(60)
+            return super().__call__(batch)
+
+    stage = Upscale(Hangs(parallel=2), spec=spec())
+    assert stage.push(frame()) == []
+    assert inside.wait(60)
+    start = time.perf_counter()
+    stage.close(wait=False)
+    assert time.perf_counter() - start < 30
+    release.set()
+    stage.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("edgesr-upscale")]
+
+
 def test_an_error_in_a_frame_at_once_arrives_and_the_threads_end() -> None:
     stage = Upscale(FakeSession(parallel=2, fail_at=2), spec=spec())
     with pytest.raises(BackendError, match="gone"):
@@ -278,17 +327,16 @@ def test_recorder_counts_frames_and_intervals(monkeypatch: pytest.MonkeyPatch) -
     clock = [10.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     recorder = Recorder(["infer"])
-    assert (recorder.fps, recorder.slowest, recorder.seconds_first_frame) == (None, None, None)
+    assert (recorder.fps, recorder.slowest) == (None, None)
     for index in range(5):
         clock[0] += 0.5
         recorder.observe("decode", object(), 0.001)  # a packet: counted with the next frame
         recorder.observe("decode", frame(), 0.002)
-        recorder.observe("infer", frame(), 0.3)
+        recorder.observe("infer", frame(), 0.6, at_once=2)
         recorder.observe("encode", frame(), 0.1 + index / 100)
     clock[0] += 0.5  # the encoder's delayed frames
     recorder.observe("encode", None, 0.4)
     assert (recorder.frames_in, recorder.frames_out) == (5, 5)
-    assert recorder.seconds_first_frame == 0.5
     assert recorder.fps == pytest.approx((5 - 1) / 2.5)
     assert recorder.slowest == "infer"
     stages = recorder.stages(elapsed=3.0)
@@ -296,6 +344,8 @@ def test_recorder_counts_frames_and_intervals(monkeypatch: pytest.MonkeyPatch) -
     assert stages["encode"].frames == 5
     assert stages["encode"].busy_s == pytest.approx(0.1 * 5 + 0.1 + 0.4)
     assert stages["infer"].share == pytest.approx(0.5)
+    assert stages["infer"].p50_ms == pytest.approx(600, rel=0.01)
+    assert stages["infer"].mean_ms == pytest.approx(600)
 
 
 def test_watch_tells_progress_and_warnings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from edgesr.errors import EdgesrError, MediaError, UsageError
 from edgesr.runtime import hdr, pixels, upright
 from edgesr.runtime.clock import Clock
 from edgesr.runtime.frame import Frame
+from edgesr.runtime.partfile import PartFile
 from edgesr.runtime.video import Carried, VideoReader, VideoWriter
 
 MS = Fraction(1, 2000)  # mkv and webm store milliseconds
@@ -180,6 +181,20 @@ def test_rgb_is_converted_with_its_matrix(tmp_path: Path) -> None:
     red = [int(plane[20, 20]) for plane in frame.planes]
     np.testing.assert_allclose(red, [81, 90, 240], atol=1)  # BT.601 studio red
     assert any("rgb24" in line for line in reader.warnings)
+
+
+@pytest.mark.parametrize(
+    ("codec", "format", "siting"),
+    [("mjpeg", "yuvj420p", 2), ("mpeg1video", "yuv420p", 2), ("mpeg2video", "yuv420p", 0)],
+)
+def test_chroma_siting_goes_by_the_codec(
+    tmp_path: Path, codec: str, format: str, siting: int
+) -> None:
+    clip = media.write_video(tmp_path / "a.mkv", codec=codec, format=format)
+    with VideoReader(clip) as reader:
+        frame = next(item for item in reader if isinstance(item, Frame))
+    assert reader.codec == codec
+    assert frame.colour.siting == reader.colour.siting == siting
 
 
 @pytest.mark.parametrize(
@@ -477,6 +492,18 @@ def test_rotation_is_applied_where_it_cannot_be_carried(tmp_path: Path) -> None:
         assert np.abs(plane.astype(int) - np.rot90(other)).mean() < 3
 
 
+def test_rotation_that_can_be_neither_carried_nor_applied(tmp_path: Path) -> None:
+    """Half as many columns of chroma would become half as many rows."""
+    clip = media.write_video(tmp_path / "in.mp4", format="yuv422p", rotation=90, frames=3)
+    with pytest.raises(UsageError, match=r"yuv422p frames cannot be turned.*\.mp4") as caught:
+        copy(clip, tmp_path / "out.ts")
+    assert "\n" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
+    half_turn = media.write_video(tmp_path / "half.mp4", format="yuv422p", rotation=180, frames=3)
+    _, writer, _ = copy(half_turn, tmp_path / "out.ts")
+    assert "turned upright" in writer.warnings[0]
+
+
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("mirror", [False, True])
 def test_orientation_is_what_the_matrix_says(turns: int, mirror: bool) -> None:
@@ -650,6 +677,20 @@ def test_an_exception_leaves_no_half_file(tmp_path: Path, keep: bool) -> None:
     if keep:
         assert len(facts(target).times) == 20
         target.unlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_finish_leaves_no_half_file(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def commit(part: PartFile) -> None:
+        assert part.path.exists()
+        raise error
+
+    monkeypatch.setattr(PartFile, "commit", commit)
+    with pytest.raises(error):
+        encode_one(clip, tmp_path / "out.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
 
 
