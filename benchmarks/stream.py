@@ -32,8 +32,8 @@ MP4V = "mp4v by cv2.VideoWriter (its wheels have no h264), no sound"
 PEERS = {  # name -> what it is, what it writes, whether it gets the cut clip
     "lanczos": ("FFmpeg scale=flags=lanczos through PyAV, sound copied", X264, False),
     "bicubic-loop": ("cv2 loop, cv2.resize bicubic", MP4V, False),
-    "onnxruntime-loop": (f"cv2 loop, {peers.NETWORK} in onnxruntime, defaults", MP4V, False),
-    "torch-loop": (f"cv2 loop, {peers.NETWORK} in torch, defaults, no_grad", MP4V, False),
+    "onnxruntime-loop": (f"cv2 loop, {peers.NETWORK} in onnxruntime, defaults", MP4V, True),
+    "torch-loop": (f"cv2 loop, {peers.NETWORK} in torch, defaults, no_grad", MP4V, True),
     "dnn-espcn": ("cv2 loop, cv2.dnn_superres ESPCN", MP4V, True),
     "dnn-fsrcnn": ("cv2 loop, cv2.dnn_superres FSRCNN", MP4V, True),
     "dnn-fsrcnn-small": ("cv2 loop, cv2.dnn_superres FSRCNN-small", MP4V, True),

@@ -101,7 +101,7 @@ CODECS = {
         counts_frames=True,
     ),
     "prores": Codec(encoder="prores_ks", full_range=False),
-    "ffv1": Codec(encoder="ffv1", options={"level": "3", "slices": "4", "slicecrc": "1"}),
+    "ffv1": Codec(encoder="ffv1", options={"level": "3", "slicecrc": "1"}),
 }
 
 
