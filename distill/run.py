@@ -168,7 +168,7 @@ def machine(device: str) -> str:
     if device != "cpu" and torch.cuda.is_available():
         where = torch.cuda.get_device_name()
     else:
-        where = (
-            f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-        )
+        threads = torch.get_num_threads()
+        plural = "" if threads == 1 else "s"
+        where = f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} thread{plural}"
     return f"{where}, torch {torch.__version__}"

@@ -9,7 +9,7 @@
                     was opened)
     frames          in (decoded), out (written), duplicates (of `out`: equal to the frame before,
                     its result was used again), decode_errors (packets that gave no frame)
-    seconds         total: the whole call, opening and closing included
+    seconds         total: the whole call, opening and completing the file included
                     first_frame: from the start of the call until the first encoded frame was
                     in the file; null when the encoder gave none
                     sustained: from the first frame handed to the encoder until the file was
