@@ -252,3 +252,25 @@ threads = [threading.Thread(target=session, args=(batch,)) for _ in range(2)]
 """
     for _ in range(4):  # the timeout only turns a hang into a failure
         subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_ctrl_c_after_openvino_is_no_crash() -> None:
+    """Two Cores freed in the order of their making left a signal stack that was gone."""
+    code = """
+import os, signal
+from edgesr.models import resolve
+from edgesr.runtime.backends import open_session
+model = resolve("ecbsr-m4c16-x2")
+held = [
+    open_session(model.path, spec=model.spec, backend="openvino", precision="fp32")
+    for _ in range(2)
+]
+while held:
+    held.pop(0).close()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+except KeyboardInterrupt:
+    raise SystemExit(42)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 42

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from queue import SimpleQueue
 from typing import Any
 
@@ -48,16 +49,27 @@ class OpenVinoSession:
 
 def has_bf16() -> bool:
     """Whether this CPU multiplies in bf16 (AVX512_BF16 or AMX)."""
+    return "BF16" in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+@functools.cache
+def _core() -> Any:
+    """The Core of this process, made once and never freed.
+
+    The CPU plugin of each Core gives this thread an alternative signal stack, and at its end puts
+    back the one that it found. Of two, the first one freed frees what the second one puts back:
+    the next Ctrl-C would end the program with a segmentation fault (openvino 2026.4).
+    """
     import openvino
 
-    return "BF16" in openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return openvino.Core()
 
 
 def open_session(request: Request) -> Session:
     """Raises BackendError when OpenVINO cannot load the model or run it as asked."""
     import openvino
 
-    core = openvino.Core()
+    core = _core()
     try:
         model = core.read_model(request.path)
         if request.size is not None and not (request.precision == "bf16" and _broadcasts(model)):
