@@ -23,7 +23,14 @@ from av.video.reformatter import VideoReformatter
 from peers import DNN_SUPERRES, Absent, dnn_graph
 from published import PUBLISHED
 
-from edgesr.distill.evaluate import Pair, bicubic_scores, evaluate, load_pairs, mean_score
+from edgesr.distill.evaluate import (
+    Pair,
+    bicubic_scores,
+    by_session,
+    evaluate,
+    load_pairs,
+    mean_score,
+)
 from edgesr.errors import BackendError
 from edgesr.models import ShippedModel, shipped
 from edgesr.runtime.backends import open_session
@@ -95,16 +102,6 @@ def model_rows(model: ShippedModel, sets: Sets) -> Iterator[Figures]:
             continue
         with closing(session):
             yield scored(model.name, runs, by_session(session, io), sets, scale=scale)
-
-
-def by_session(session: Any, io: str) -> Upscale:
-    def upscale(luma: Array) -> Array:
-        if io == "float32":
-            return session(luma[None, None])[0, 0]
-        small = np.round(luma * 255.0).astype(np.uint8)
-        return session(small[None, None])[0, 0].astype(np.float32) / 255.0
-
-    return upscale
 
 
 def opencv_rows(graphs: Path | None, sets: Sets, *, scale: int) -> Iterator[Figures]:

@@ -6,21 +6,21 @@ never stopped, and no loader state is kept.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import cv2
 import numpy as np
 
 from edgesr.bicubic import downscale, imresize
 from edgesr.errors import MediaError, UsageError
+from edgesr.files import replacing
 from edgesr.metrics import rgb_to_y
 
 Array = np.ndarray[Any, Any]
@@ -129,7 +129,12 @@ def decode_photos(
     cache.mkdir(parents=True, exist_ok=True)
     index: dict[str, list[Any]] = {"hr_starts": [], "lr_starts": [], "shapes": []}
     hr_end = lr_end = 0
-    with part_file(cache / "hr.u16") as hr_file, part_file(cache / "lr.u16") as lr_file:
+    with (
+        replacing(cache / "hr.u16") as hr_part,
+        replacing(cache / "lr.u16") as lr_part,
+        hr_part.open("wb") as hr_file,
+        lr_part.open("wb") as lr_file,
+    ):
         for done, file in enumerate(files):
             photo = read_rgb(file)
             for copy in copies:
@@ -148,20 +153,8 @@ def decode_photos(
                 lr_end += rows * columns
             if progress is not None:
                 progress(done + 1, len(files))
-    with part_file(cache / "index.json") as index_file:
-        index_file.write(json.dumps(index).encode())
-
-
-@contextlib.contextmanager
-def part_file(target: Path) -> Iterator[BinaryIO]:
-    """Written beside the target, renamed when complete, removed when not."""
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(cache / "index.json") as index_part:
+        index_part.write_text(json.dumps(index))
 
 
 def read_rgb(file: Path) -> Array:

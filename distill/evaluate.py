@@ -8,6 +8,7 @@ a model is any function of luma.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from edgesr.distill.data import SUFFIXES, decode_picture
 from edgesr.errors import MediaError, UsageError
 from edgesr.metrics import crop_border, psnr, rgb_to_y, ssim
 from edgesr.models import resolve
-from edgesr.runtime.backends import Io, open_session
+from edgesr.runtime.backends import Io, Session, open_session
 
 Array = np.ndarray[Any, Any]
 Upscale = Callable[[Array], Array]
@@ -153,16 +154,8 @@ def evaluate_model(
         found.path, spec=spec, backend=backend, precision=precision, threads=threads, io=io
     )
 
-    def upscale(luma: Array) -> Array:
-        if io == "float32":
-            return session(luma[None, None])[0, 0]
-        small = np.round(luma * 255.0).astype(np.uint8)
-        return session(small[None, None])[0, 0].astype(np.float32) / 255.0
-
-    try:
-        scores = evaluate(upscale, pairs, scale=spec.scale)
-    finally:
-        session.close()
+    with closing(session):
+        scores = evaluate(by_session(session, io), pairs, scale=spec.scale)
     facts = session.facts
     runs = f"{facts.backend} {facts.version} {facts.precision} on {facts.device}, {io} in and out"
     return Table(
@@ -172,6 +165,18 @@ def evaluate_model(
         scores=scores,
         bicubic=bicubic_scores(pairs, scale=spec.scale),
     )
+
+
+def by_session(session: Session, io: Io) -> Upscale:
+    """A session opened for `io` as a function of luma in 0..1; uint8 rounds it, in and out."""
+
+    def upscale(luma: Array) -> Array:
+        if io == "float32":
+            return session(luma[None, None])[0, 0]
+        small = np.round(luma * 255.0).astype(np.uint8)
+        return session(small[None, None])[0, 0].astype(np.float32) / 255.0
+
+    return upscale
 
 
 def evaluate(upscale: Upscale, pairs: list[Pair], *, scale: int) -> list[Score]:

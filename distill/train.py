@@ -28,6 +28,7 @@ from edgesr.distill.evaluate import Pair, Score, evaluate, mean_score
 from edgesr.distill.losses import LOSSES
 from edgesr.distill.recipe import Recipe
 from edgesr.errors import EdgesrError, ModelError, UsageError
+from edgesr.files import replacing
 from edgesr.networks import build, checkpoint, deployed
 
 Array = np.ndarray[Any, Any]
@@ -278,10 +279,9 @@ def save_state(
     tensors |= {f"average/{n}": t for n, t in average.items()}
     for index, entry in optimizer.state_dict()["state"].items():
         tensors |= {f"adam/{index}/{n}": t for n, t in entry.items()}
-    part = path.with_name(f".{path.name}.part")
     plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-    save_file(plain, part, metadata={"state": json.dumps(asdict(state))})
-    part.replace(path)
+    with replacing(path) as part:
+        save_file(plain, part, metadata={"state": json.dumps(asdict(state))})
 
 
 def load_state(

@@ -88,10 +88,14 @@ def describe(progress: Progress) -> str:
     if progress.fps is not None:
         parts.append(f"{progress.fps:.1f} fps")
     if progress.eta is not None:
-        minutes, seconds = divmod(round(progress.eta), 60)
-        hours, minutes = divmod(minutes, 60)
-        clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-        parts.append(f"{clock} left")
+        parts.append(f"{clock(progress.eta)} left")
     if progress.slowest is not None:
         parts.append(f"slowest: {progress.slowest}")
     return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """75 -> "1:15", 3700 -> "1:01:40"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

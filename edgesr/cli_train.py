@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from edgesr.cli_run import DEFAULT_MODEL, Backend, Json, ModelName, Precision, Quiet, Scale, Threads
 from edgesr.errors import MissingDependency, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 DISTILL_EXAMPLE = (
     "edgesr distill --teacher none --student ecbsr-m4c16 --scale 2 --data photos/ --out runs/mine"

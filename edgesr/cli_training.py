@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from edgesr.cli_progress import clock
+
 if TYPE_CHECKING:
     from edgesr.distill.train import Progress
 
@@ -75,13 +77,6 @@ class TrainingMeter:
         if last or time.monotonic() >= self._next_line:
             typer.echo(f"{self._title}: {done}/{total} {text}", err=True)
             self._next_line = time.monotonic() + LINE_EVERY
-
-
-def clock(seconds: float) -> str:
-    """75 -> "1:15", 3700 -> "1:01:40"."""
-    whole = int(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 @contextlib.contextmanager

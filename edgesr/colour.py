@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from edgesr.bicubic import keys
 from edgesr.errors import MediaError, UsageError
 
 Array = np.ndarray[Any, Any]
@@ -116,16 +117,9 @@ def _phases(scale: int, factor: int, offset: float) -> tuple[_Tap, ...]:
     for phase in range(scale):
         position = phase / scale - shift  # of output sample s * c + phase, relative to c
         start = int(np.floor(position)) - 1
-        distances = np.abs(position - np.arange(start, start + 4))
-        taps.append(_Tap(start, _cubic(distances).astype(np.float32)))
+        distances = position - np.arange(start, start + 4)
+        taps.append(_Tap(start, keys(distances).astype(np.float32)))
     return tuple(taps)
-
-
-def _cubic(x: Array) -> Array:
-    """Keys' bicubic kernel, a = -0.5, at distances x >= 0."""
-    near = (1.5 * x - 2.5) * x * x + 1.0
-    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
 def rgb_to_ycbcr(rgb: Array, *, matrix: int = BT601, full: bool = False) -> Array:

@@ -27,6 +27,7 @@ from torch.export import Dim
 
 from edgesr.errors import EdgesrError, ModelError, UsageError
 from edgesr.export.verify import Difference, check_inputs, compare
+from edgesr.files import replacing
 from edgesr.models import shipped
 from edgesr.networks import deployed
 from edgesr.spec import METADATA_KEY, IoSpec, ModelSpec
@@ -104,9 +105,8 @@ def export_onnx(
     limit = TOLERANCE if io == "float32" else 1.0
     if not difference.max_abs <= limit:  # also true for NaN
         raise ParityError(f"{spec.name}: ONNX differs from torch: {difference}, allowed {limit:g}")
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(graph.SerializeToString())
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_bytes(graph.SerializeToString())
     return OnnxReport(path=path, spec=spec, difference=difference, size_bytes=path.stat().st_size)
 
 

@@ -30,6 +30,14 @@ def padded(size: tuple[int, int], spec: ModelSpec) -> tuple[int, int]:
     return height, width
 
 
+def pad(picture: Array, size: tuple[int, int]) -> Array:
+    """Repeat the bottom and right edge of an (H, W, ...) picture up to `size`; contiguous."""
+    below, beside = size[0] - picture.shape[0], size[1] - picture.shape[1]
+    if not below and not beside:
+        return np.ascontiguousarray(picture)
+    return np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, beside, cv2.BORDER_REPLICATE))
+
+
 class _Waiting(NamedTuple):
     item: Any
     result: Future[tuple[Planes, float]] | None  # of a frame: planes, seconds of work; else None
@@ -140,7 +148,7 @@ class Upscale:
 
     def _through_model(self, frame: Frame, peak: int) -> Array:
         scale = self._spec.scale
-        luma = _pad(frame.planes[0], padded((frame.height, frame.width), self._spec))
+        luma = pad(frame.planes[0], padded((frame.height, frame.width), self._spec))
         if frame.depth == 8:
             big = self._session(luma[None, None])[0, 0]  # (H, W) -> (1, 1, H, W) -> (sH, sW)
         else:
@@ -170,11 +178,3 @@ class Upscale:
 
 def _equal(a: Planes, b: Planes) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _pad(plane: Array, size: tuple[int, int]) -> Array:
-    """Repeat the bottom and right edge up to `size`; contiguous."""
-    below, beside = size[0] - plane.shape[0], size[1] - plane.shape[1]
-    if not below and not beside:
-        return np.ascontiguousarray(plane)
-    return np.asarray(cv2.copyMakeBorder(plane, 0, below, 0, beside, cv2.BORDER_REPLICATE))

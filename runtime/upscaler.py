@@ -14,6 +14,7 @@ from edgesr.errors import UsageError
 from edgesr.models import DEFAULT_MODEL, Model, resolve
 from edgesr.runtime.backends import Facts, Session, Size, open_session
 from edgesr.runtime.tiles import windows
+from edgesr.runtime.upscale import pad, padded
 from edgesr.spec import ModelSpec
 
 Array = np.ndarray[Any, Any]
@@ -87,8 +88,8 @@ class Upscaler:
         """
         _check(picture)
         spec, scale = self.spec, self.spec.scale
-        padded = _pad(picture, multiple=spec.multiple, least=spec.min_size)
-        height, width = padded.shape[:2]
+        height, width = padded((picture.shape[0], picture.shape[1]), spec)
+        whole = pad(picture, (height, width))
         if spec.halo is None:  # it looks at the whole picture
             rows, columns = (
                 windows(height, largest=height, halo=0),
@@ -101,7 +102,7 @@ class Upscaler:
         big = np.empty((height * scale, width * scale, *picture.shape[2:]), picture.dtype)
         for row in rows:
             for column in columns:
-                tile = self._tile(padded[row.start : row.stop, column.start : column.stop])
+                tile = self._tile(whole[row.start : row.stop, column.start : column.stop])
                 big[
                     row.first * scale : row.last * scale, column.first * scale : column.last * scale
                 ] = tile[
@@ -189,12 +190,3 @@ def _check(picture: Array) -> None:
     if len(shape) == 3 and shape[2] != 3:
         hint = ": take alpha off and enlarge it on its own" if shape[2] == 4 else ""
         raise UsageError(f"a picture is {allowed}; got {shape}{hint}")
-
-
-def _pad(picture: Array, *, multiple: int, least: int) -> Array:
-    """Repeat the bottom and right edge until the model takes the size."""
-    height, width = (-(-max(side, least) // multiple) * multiple for side in picture.shape[:2])
-    below, beside = height - picture.shape[0], width - picture.shape[1]
-    if not below and not beside:
-        return picture
-    return np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, beside, cv2.BORDER_REPLICATE))

@@ -25,3 +25,33 @@ def data() -> Path:
     if os.environ.get("EDGESR_REQUIRE_DATA") == "1":
         pytest.fail(f"{reason}, and EDGESR_REQUIRE_DATA=1 demands it")
     pytest.skip(reason)
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """A model of one random convolution, x2."""
+    import onnx_models
+
+    return onnx_models.convolutions(tmp_path / "net.onnx", layers=1)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Seven small frames."""
+    from edgesr.runtime.clip import make_clip
+
+    return make_clip(tmp_path / "in.mp4", width=64, height=48, frames=7, rate=25)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A weights folder of three made-up models in the place of the shipped ones."""
+    from onnx_models import write_index
+
+    from edgesr import models
+
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    write_index(folder, {"ecbsr-m4c16-x2": 2, "ecbsr-m4c16-x4": 4, "espcn-x2": 2})
+    monkeypatch.setattr(models, "_weights", lambda: folder)
+    return folder

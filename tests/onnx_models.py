@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgesr import models
 from edgesr.spec import METADATA_KEY, ModelSpec
 
 
@@ -91,3 +93,20 @@ def save(
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def write_index(folder: Path, names: dict[str, int], **changes: Any) -> Path:
+    """A weights folder with models `name -> scale`."""
+    entries = {}
+    for name, scale in names.items():
+        path = nearest(folder / f"{name}.onnx", scale=scale, name=name)
+        spec = models.load_file(path).spec
+        entries[name] = {
+            "spec": spec.to_dict(),
+            "onnx": path.name,
+            "checkpoint": f"{name}.safetensors",
+            "parameters": {"training": 90, "deployed": 20},
+            "macs_640x360": 1000,
+        }
+    (folder / "index.json").write_text(json.dumps({"schema": 1, "models": entries, **changes}))
+    return folder

@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 import onnx_models
 import pytest
-from test_models import write_index
 
-from edgesr import cli, models
+from edgesr import cli
 from edgesr.errors import BackendError
 from edgesr.runtime import bench, stream
 from edgesr.runtime.clip import make_clip
@@ -28,25 +27,6 @@ Captured = pytest.CaptureFixture[str]
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("EDGESR_DEBUG", raising=False)
-
-
-@pytest.fixture
-def net(tmp_path: Path) -> Path:
-    return onnx_models.convolutions(tmp_path / "net.onnx", layers=1)
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return make_clip(tmp_path / "in.mp4", width=64, height=48, frames=7, rate=25)
-
-
-@pytest.fixture
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "zoo"
-    folder.mkdir()
-    write_index(folder, {"ecbsr-m4c16-x2": 2, "ecbsr-m4c16-x4": 4, "espcn-x2": 2})
-    monkeypatch.setattr(models, "_weights", lambda: folder)
-    return folder
 
 
 def edgesr(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -1,33 +1,15 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_models
 import pytest
+from onnx_models import write_index
 
 from edgesr import models
 from edgesr.errors import ModelError, UsageError
 from edgesr.onnxmeta import read_metadata
-
-
-def write_index(folder: Path, names: dict[str, int], **changes: Any) -> Path:
-    """A weights folder with models `name -> scale`."""
-    entries = {}
-    for name, scale in names.items():
-        path = onnx_models.nearest(folder / f"{name}.onnx", scale=scale, name=name)
-        spec = models.load_file(path).spec
-        entries[name] = {
-            "spec": spec.to_dict(),
-            "onnx": path.name,
-            "checkpoint": f"{name}.safetensors",
-            "parameters": {"training": 90, "deployed": 20},
-            "macs_640x360": 1000,
-        }
-    (folder / "index.json").write_text(json.dumps({"schema": 1, "models": entries, **changes}))
-    return folder
 
 
 @pytest.fixture

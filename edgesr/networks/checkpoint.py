@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgesr.errors import ModelError
+from edgesr.files import replacing
 from edgesr.networks import build
 from edgesr.networks.facts import measure_halo
 from edgesr.spec import METADATA_KEY, SCHEMA, ModelSpec
@@ -35,17 +36,16 @@ def spec_of(network: str, model: nn.Module, *, recipe: str | None = None) -> Mod
 
 
 def save(path: Path, weights: dict[str, Tensor], *, spec: ModelSpec, model: nn.Module) -> None:
-    """Write beside the target, then rename: a reader never sees half a file."""
+    """Write tensors and facts as one file; see the module."""
     config = dataclasses.asdict(model.config)  # type: ignore[call-overload]
     facts = {
         "schema": SCHEMA,
         "spec": spec.to_dict(),
         "network": {"name": spec.network, "config": config},
     }
-    part = path.with_name(f".{path.name}.part")
     tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
-    save_file(tensors, part, metadata={METADATA_KEY: json.dumps(facts)})
-    part.replace(path)
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={METADATA_KEY: json.dumps(facts)})
 
 
 def load(path: Path) -> tuple[nn.Module, ModelSpec]:
