@@ -8,6 +8,7 @@ Here the merged kernel is computed from the branch parameters in every step and 
 runs, which is the same function with the same gradients and five times faster on a CPU.
 
 Value range 0..1 (the official repository uses 0..255: its checkpoints need their biases divided).
+The paper works on luma; BasicSR's copy on RGB too.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ class EcbsrConfig:
     blocks: int
     width: int
     scale: int
+    channels: int = 1
     depth_multiplier: int = 2
 
 
 class Ecbsr(nn.Module):
     """Training form. (N, 1, H, W) luma in 0..1 -> (N, 1, sH, sW); M + 2 edge-oriented blocks."""
 
-    colour = "y"
-
     def __init__(self, config: EcbsrConfig) -> None:
         super().__init__()
         self.config = config
+        self.colour = "y" if config.channels == 1 else "rgb"
         widths = block_widths(config)
         self.backbone = nn.ModuleList(
             EdgeBlock(c_in, c_out, config.depth_multiplier, activated=i < len(widths) - 1)
@@ -53,37 +54,43 @@ class Ecbsr(nn.Module):
         y = x  # (N, 1, H, W)
         for block in self.backbone:
             y = block(y)  # (N, C, H, W), at the end (N, s*s, H, W)
-        return F.pixel_shuffle(y + x, self.config.scale)  # one channel broadcast: nearest skip
+        return shuffled(y, x, self.config)
 
     def forward_branches(self, x: Tensor) -> Tensor:
         """The paper's five branches, computed one by one: the reference for `forward`."""
         y = x
         for block in self.blocks:
             y = block.act(block.forward_branches(y))
-        return F.pixel_shuffle(y + x, self.config.scale)
+        return shuffled(y, x, self.config)
 
 
 class PlainEcbsr(nn.Module):
     """Deployed form: 3x3 convolutions and PReLU. Same shapes as `Ecbsr`."""
 
-    colour = "y"
-
     def __init__(self, config: EcbsrConfig) -> None:
         super().__init__()
         self.config = config
+        self.colour = "y" if config.channels == 1 else "rgb"
         layers: list[nn.Module] = []
         for c_in, c_out in block_widths(config):
             layers += [nn.Conv2d(c_in, c_out, 3, padding=1), ChannelPReLU(c_out)]
         self.body = nn.Sequential(*layers[:-1])  # the last block has no activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.body(x) + x, self.config.scale)
+        return shuffled(self.body(x), x, self.config)
 
 
 def block_widths(config: EcbsrConfig) -> list[tuple[int, int]]:
     """(in, out) channels of the M + 2 blocks."""
-    c = config.width
-    return [(1, c), *[(c, c)] * config.blocks, (c, config.scale**2)]
+    c, image = config.width, config.channels
+    return [(image, c), *[(c, c)] * config.blocks, (c, image * config.scale**2)]
+
+
+def shuffled(y: Tensor, x: Tensor, config: EcbsrConfig) -> Tensor:
+    """Add the nearest-neighbour skip, then (N, s*s, H, W) -> (N, 1, sH, sW)."""
+    # Luma broadcasts; colours must each stand s*s times in a row, as the shuffle takes them.
+    skip = x if config.channels == 1 else x.repeat_interleave(config.scale**2, dim=1)
+    return F.pixel_shuffle(y + skip, config.scale)
 
 
 def merge(model: Ecbsr) -> PlainEcbsr:

@@ -2,7 +2,8 @@
 Sub-Pixel Convolutional Neural Network", CVPR 2016).
 
 Three convolutions on the small picture, the last one followed by a pixel shuffle. No skip and no
-output activation. The paper uses tanh; ReLU is what deployed copies use, being faster.
+output activation. The paper uses tanh; ReLU is what deployed copies use, being faster. The paper
+works on luma; leftthomas' copy adds a sigmoid behind the last layer.
 """
 
 from __future__ import annotations
@@ -14,34 +15,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgesr.networks.blocks import bicubic_taps
+
 
 @dataclass(frozen=True, kw_only=True)
 class EspcnConfig:
     scale: int
+    channels: int = 1
     widths: tuple[int, int] = (64, 32)
     activation: Literal["tanh", "relu"] = "relu"
+    output: Literal["linear", "sigmoid"] = "linear"
 
 
 class Espcn(nn.Module):
-    """(N, 1, H, W) luma in 0..1 -> (N, 1, sH, sW)."""
-
-    colour = "y"
+    """(N, C, H, W) in 0..1 -> (N, C, sH, sW); one channel is luma, three are RGB."""
 
     def __init__(self, config: EspcnConfig) -> None:
         super().__init__()
         self.config = config
+        self.colour = "y" if config.channels == 1 else "rgb"
         wide, narrow = config.widths
-        self.conv1 = nn.Conv2d(1, wide, 5, padding=2)
+        self.conv1 = nn.Conv2d(config.channels, wide, 5, padding=2)
         self.conv2 = nn.Conv2d(wide, narrow, 3, padding=1)
-        self.conv3 = nn.Conv2d(narrow, config.scale**2, 3, padding=1)
+        self.conv3 = nn.Conv2d(narrow, config.channels * config.scale**2, 3, padding=1)
         self.act: nn.Module = nn.Tanh() if config.activation == "tanh" else nn.ReLU()
-        if config.activation == "relu":
+        if config.activation == "relu" and config.channels == 1:
             start_from_bicubic(self)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.act(self.conv1(x))  # (N, 64, H, W)
         y = self.act(self.conv2(y))  # (N, 32, H, W)
-        return F.pixel_shuffle(self.conv3(y), self.config.scale)  # (N, 1, sH, sW)
+        y = F.pixel_shuffle(self.conv3(y), self.config.scale)  # (N, C, sH, sW)
+        return torch.sigmoid(y) if self.config.output == "sigmoid" else y
 
 
 def start_from_bicubic(model: Espcn) -> None:
@@ -65,13 +70,3 @@ def start_from_bicubic(model: Espcn) -> None:
                 conv.weight[k] = 0.0
                 conv.weight[k, k, 1, 1] = 1.0
         model.conv3.weight[:, scale**2 :].mul_(0.01)
-
-
-def bicubic_taps(phase: int, scale: int) -> Tensor:
-    """Weights of the 5 LR pixels around LR pixel i for HR pixel s*i + phase: (5,), sum 1."""
-    centre = (phase + 0.5) / scale - 0.5  # of the HR pixel, in LR pixels from i
-    distance = (torch.arange(-2, 3, dtype=torch.float32) - centre).abs()
-    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
-    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
-    zero = torch.zeros_like(distance)
-    return torch.where(distance <= 1, near, torch.where(distance < 2, far, zero))

@@ -2,6 +2,10 @@
 
 Feature extraction 5x5, shrinking 1x1, m mapping layers 3x3, expanding 1x1, and a transposed
 convolution 9x9 whose stride is the scale. PReLU with one slope a channel after all but the last.
+
+Values 0..1. Parameter names are those of yjn870/FSRCNN-pytorch. PISR (Lee et al., ECCV 2020) has
+one slope a layer (`shared_slopes`) and starts from torch's own initialisation. FSRCNN-s, the fast
+one of the paper, is (32, 5, 1).
 """
 
 from __future__ import annotations
@@ -15,12 +19,13 @@ from edgesr.networks.blocks import ChannelPReLU
 
 @dataclass(frozen=True, kw_only=True)
 class FsrcnnConfig:
-    """d, s and m of the paper."""
+    """d, s and m of the paper; `shared_slopes`: one PReLU slope a layer, as PISR's code has it."""
 
     scale: int
     features: int = 56
     shrunk: int = 12
     mappings: int = 4
+    shared_slopes: bool = False
 
 
 class Fsrcnn(nn.Module):
@@ -32,16 +37,20 @@ class Fsrcnn(nn.Module):
         super().__init__()
         self.config = config
         d, s = config.features, config.shrunk
-        self.first_part = nn.Sequential(nn.Conv2d(1, d, 5, padding=2), ChannelPReLU(d))
-        middle: list[nn.Module] = [nn.Conv2d(d, s, 1), ChannelPReLU(s)]
+        self.first_part = nn.Sequential(nn.Conv2d(1, d, 5, padding=2), self.prelu(d))
+        middle: list[nn.Module] = [nn.Conv2d(d, s, 1), self.prelu(s)]
         for _ in range(config.mappings):
-            middle += [nn.Conv2d(s, s, 3, padding=1), ChannelPReLU(s)]
-        middle += [nn.Conv2d(s, d, 1), ChannelPReLU(d)]
+            middle += [nn.Conv2d(s, s, 3, padding=1), self.prelu(s)]
+        middle += [nn.Conv2d(s, d, 1), self.prelu(d)]
         self.mid_part = nn.Sequential(*middle)
         self.last_part = nn.ConvTranspose2d(
             d, 1, 9, stride=config.scale, padding=4, output_padding=config.scale - 1
         )
-        self.reset()
+        if not config.shared_slopes:
+            self.reset()
+
+    def prelu(self, channels: int) -> nn.Module:
+        return nn.PReLU() if self.config.shared_slopes else ChannelPReLU(channels)
 
     def reset(self) -> None:
         """He initialisation; the transposed convolution starts nearly silent, N(0, 0.001)."""
