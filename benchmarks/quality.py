@@ -26,9 +26,9 @@ from published import PUBLISHED
 from edgesr.distill.evaluate import (
     Pair,
     bicubic_scores,
-    by_session,
     evaluate,
     load_pairs,
+    luma_by_session,
     mean_score,
 )
 from edgesr.errors import BackendError
@@ -101,7 +101,9 @@ def model_rows(model: ShippedModel, sets: Sets) -> Iterator[Figures]:
             yield {"name": model.name, "runs": runs, "scale": scale, "absent": str(error)}
             continue
         with closing(session):
-            yield scored(model.name, runs, by_session(session, io), sets, scale=scale)
+            yield scored(
+                model.name, runs, luma_by_session(session, io, model.spec), sets, scale=scale
+            )
 
 
 def opencv_rows(graphs: Path | None, sets: Sets, *, scale: int) -> Iterator[Figures]:

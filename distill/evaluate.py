@@ -1,8 +1,9 @@
 """PSNR-Y and SSIM-Y of a model over a folder of pictures, by the published protocol.
 
-8-bit RGB LR -> unrounded BT.601 studio Y / 255 -> model -> x255, clip, round; against the unrounded
-Y of the truth; `scale` pixels cropped on each side; mean of the per-picture values. No torch here:
-a model is any function of luma.
+Luma models: 8-bit RGB LR -> unrounded BT.601 studio Y / 255 -> model -> x255, clip, round. RGB
+models: 8-bit RGB LR / 255 -> model -> x255, clip, round -> unrounded Y. Against the unrounded Y of
+the truth; `scale` pixels cropped on each side; mean of the per-picture values. No torch here: a
+model is any function of planes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from edgesr.errors import MediaError, UsageError
 from edgesr.metrics import crop_border, psnr, rgb_to_y, ssim
 from edgesr.models import resolve
 from edgesr.runtime.backends import Io, Session, open_session
+from edgesr.runtime.upscale import pad, padded
+from edgesr.spec import ModelSpec
 
 Array = np.ndarray[Any, Any]
 Upscale = Callable[[Array], Array]
@@ -146,8 +149,6 @@ def evaluate_model(
     """Score a model by name or path. Raises ModelError, BackendError, UsageError, MediaError."""
     found = resolve(model, scale=scale)
     spec = found.spec
-    if spec.colour != "y":
-        raise UsageError(f"{spec.name} is an RGB model: eval scores luma models so far")
     pairs = load_pairs(folder, scale=spec.scale)
     io: Io = "uint8" if spec.io.dtype == "uint8" else "float32"
     session = open_session(
@@ -155,7 +156,10 @@ def evaluate_model(
     )
 
     with closing(session):
-        scores = evaluate(by_session(session, io), pairs, scale=spec.scale)
+        if spec.colour == "rgb":
+            scores = evaluate_rgb(by_session(session, io, spec), pairs, scale=spec.scale)
+        else:
+            scores = evaluate(luma_by_session(session, io, spec), pairs, scale=spec.scale)
     facts = session.facts
     runs = f"{facts.backend} {facts.version} {facts.precision} on {facts.device}, {io} in and out"
     return Table(
@@ -167,16 +171,30 @@ def evaluate_model(
     )
 
 
-def by_session(session: Session, io: Io) -> Upscale:
-    """A session opened for `io` as a function of luma in 0..1; uint8 rounds it, in and out."""
+def by_session(session: Session, io: Io, spec: ModelSpec) -> Upscale:
+    """A session opened for `io` as a function (C, H, W) -> (C, sH, sW) in 0..1.
 
-    def upscale(luma: Array) -> Array:
+    uint8 rounds, in and out. A size that the model does not take is filled up by repeating edges.
+    """
+
+    def upscale(planes: Array) -> Array:
+        height, width = planes.shape[1:]
+        size = padded((height, width), spec)
+        whole = np.stack([pad(plane, size) for plane in planes])[None]
         if io == "float32":
-            return session(luma[None, None])[0, 0]
-        small = np.round(luma * 255.0).astype(np.uint8)
-        return session(small[None, None])[0, 0].astype(np.float32) / 255.0
+            big = session(whole)[0]
+        else:
+            small = np.round(whole * 255.0).astype(np.uint8)
+            big = session(small)[0].astype(np.float32) / 255.0
+        return big[:, : height * spec.scale, : width * spec.scale]
 
     return upscale
+
+
+def luma_by_session(session: Session, io: Io, spec: ModelSpec) -> Upscale:
+    """The same for one plane: (H, W) -> (sH, sW)."""
+    planes = by_session(session, io, spec)
+    return lambda luma: planes(luma[None])[0]
 
 
 def evaluate(upscale: Upscale, pairs: list[Pair], *, scale: int) -> list[Score]:
@@ -185,10 +203,26 @@ def evaluate(upscale: Upscale, pairs: list[Pair], *, scale: int) -> list[Score]:
     for pair in pairs:
         small = (rgb_to_y(pair.lr) / 255.0).astype(np.float32)
         output = np.round(np.clip(upscale(small).astype(np.float64) * 255.0, 0.0, 255.0))
-        ours = crop_border(output, border=scale)
-        truth = crop_border(rgb_to_y(pair.hr), border=scale)
-        scores.append(Score(name=pair.name, psnr_y=psnr(ours, truth), ssim_y=ssim(ours, truth)))
+        scores.append(score(pair, output, scale=scale))
     return scores
+
+
+def evaluate_rgb(upscale: Upscale, pairs: list[Pair], *, scale: int) -> list[Score]:
+    """The same for (3, H, W) RGB: the output is rounded to 8 bit, then its luma is taken."""
+    scores = []
+    for pair in pairs:
+        rgb = pair.lr if pair.lr.ndim == 3 else np.dstack([pair.lr] * 3)
+        small = np.ascontiguousarray(np.moveaxis(rgb, 2, 0), dtype=np.float32) / 255.0
+        output = np.round(np.clip(np.moveaxis(upscale(small), 0, 2) * 255.0, 0.0, 255.0))
+        scores.append(score(pair, rgb_to_y(output.astype(np.uint8)), scale=scale))
+    return scores
+
+
+def score(pair: Pair, luma: Array, *, scale: int) -> Score:
+    """luma: (sH, sW) BT.601 studio luma of the output on the 8-bit scale."""
+    ours = crop_border(luma, border=scale)
+    truth = crop_border(rgb_to_y(pair.hr), border=scale)
+    return Score(name=pair.name, psnr_y=psnr(ours, truth), ssim_y=ssim(ours, truth))
 
 
 def mean_score(scores: list[Score], *, name: str = "mean") -> Score:
@@ -201,9 +235,4 @@ def mean_score(scores: list[Score], *, name: str = "mean") -> Score:
 
 def bicubic_scores(pairs: list[Pair], *, scale: int) -> list[Score]:
     """What MATLAB's bicubic upscaling of the 8-bit RGB picture scores: the yardstick."""
-    scores = []
-    for pair in pairs:
-        ours = crop_border(rgb_to_y(imresize(pair.lr, scale)), border=scale)
-        truth = crop_border(rgb_to_y(pair.hr), border=scale)
-        scores.append(Score(name=pair.name, psnr_y=psnr(ours, truth), ssim_y=ssim(ours, truth)))
-    return scores
+    return [score(pair, rgb_to_y(imresize(pair.lr, scale)), scale=scale) for pair in pairs]

@@ -21,7 +21,7 @@ from edgesr.distill.train import Progress, train
 from edgesr.errors import Interrupted, UsageError
 from edgesr.export.onnx import export_onnx
 from edgesr.models import shipped
-from edgesr.networks import checkpoint
+from edgesr.networks import build, checkpoint, find
 
 HELD_OUT = 8
 HELD_OUT_SIZE = 480
@@ -66,6 +66,7 @@ def distill(
         raise UsageError(f"--device {device!r}: auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    check_student(recipe)
     named = str(init) if init is not None else recipe.init
     start = starting_tensors(named) if named else None
     held_out = [] if val is not None else choose_held_out(data)
@@ -107,6 +108,19 @@ def distill(
     )
     write_summary(out / "summary.json", recipe, photos, result, device=device)
     return result
+
+
+def check_student(recipe: Recipe) -> None:
+    """The loop trains networks of single luma pictures so far."""
+    builder = find(recipe.student)
+    with torch.device("meta"):
+        colour = build(recipe.student, recipe.scale).colour
+    if builder.kind != "picture" or colour != "y":
+        what = "an RGB network" if builder.kind == "picture" else f"a {builder.kind} network"
+        raise UsageError(
+            f"{recipe.student} is {what}: distill trains those that see one luma picture so far; "
+            "`edgesr models` tells which (colour y)"
+        )
 
 
 def starting_tensors(init: str) -> dict[str, Tensor]:

@@ -1,15 +1,14 @@
-"""The verbs that run models: stream, image, models, bench."""
+"""The verbs that run models: stream, image, bench."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from edgesr.models import ShippedModel
     from edgesr.runtime.stats import Stats
 
 DEFAULT_MODEL = "ecbsr-m4c16"  # as in edgesr.models, which `--help` does not import
@@ -137,37 +136,6 @@ def image(
     return 1 if report.failed else 0
 
 
-def models(json_: Json = False, quiet: Quiet = False) -> None:
-    """List the models that came with this installation."""
-    from edgesr.cli_progress import note
-    from edgesr.models import DEFAULT_MODEL as DEFAULT
-    from edgesr.models import DEFAULT_SCALE, shipped
-    from edgesr.runtime.backends.choose import recall_record
-
-    def measured(model: ShippedModel) -> dict[str, float]:
-        record = recall_record(model.onnx)
-        return dict(record.ms) if record.about.get("size") == "640x360" else {}
-
-    rows = [(model, measured(model)) for model in shipped()]
-    default = f"{DEFAULT}-x{DEFAULT_SCALE}"
-    if json_:
-        listed = [_model_facts(m, ms, default=m.name == default) for m, ms in rows]
-        typer.echo(json.dumps(listed, indent=2))
-        return
-    heads = ["model", "scale", "parameters", "GMAC", "Set5 dB", "Set14 dB", "ms"]
-    table = [heads] + [_model_row(m, ms, default=m.name == default) for m, ms in rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
-    for row in table:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        typer.echo("  ".join(cells).rstrip())
-    if not quiet:
-        note(
-            "* the default; GMAC and ms: one 640x360 frame in; ms: measured here by "
-            "`edgesr bench`, with ~ by the project on two cores; dB: PSNR-Y"
-        )
-
-
 def bench(
     model: ModelName = DEFAULT_MODEL,
     scale: Scale = None,
@@ -218,40 +186,3 @@ def _summary(stats: Stats) -> str:
         f"{stats.seconds_total:.1f} s{rate}; {stats.model['name']} on {ran['backend']} "
         f"{ran['precision']} ({ran['why']})"
     )
-
-
-def _model_row(model: ShippedModel, ms: dict[str, float], *, default: bool) -> list[str]:
-    def db(name: str) -> str:
-        value = model.spec.metrics.get(name, {}).get("psnr_y")
-        return "-" if value is None else f"{value:.2f}"
-
-    macs, count = model.macs_640x360, model.deployed_parameters
-    best = min((ms or model.speed).items(), key=lambda item: item[1], default=None)
-    return [
-        model.name + (" *" if default else ""),
-        f"x{model.spec.scale}",
-        "-" if count is None else f"{count:,}",
-        "-" if macs is None else f"{macs / 1e9:.2f}",
-        db("Set5"),
-        db("Set14"),
-        "-" if best is None else f"{'' if ms else '~'}{best[1]:.1f} {best[0]}",
-    ]
-
-
-def _model_facts(model: ShippedModel, ms: dict[str, float], *, default: bool) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "scale": model.spec.scale,
-        "default": default,
-        "parameters": {
-            "training": model.training_parameters,
-            "deployed": model.deployed_parameters,
-        },
-        "macs_640x360": model.macs_640x360,
-        "metrics": {name: dict(values) for name, values in model.spec.metrics.items()},
-        "terms": model.spec.terms,
-        "ms_640x360_here": ms,
-        "ms_640x360_project": dict(model.speed),
-        "onnx": str(model.onnx),
-        "checkpoint": None if model.checkpoint is None else str(model.checkpoint),
-    }

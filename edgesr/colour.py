@@ -78,20 +78,62 @@ def upscale_chroma(plane: Array, *, scale: int, luma: tuple[int, int], siting: i
     together: input sample c lands at s * c + (o + 0.5) * (s - 1) / f of the new chroma plane. For
     left-sited 4:2:0 that is s * c + (s - 1) / 4; cv2.resize would put it at s * c + (s - 1) / 2.
     """
-    if siting not in _SITING:
-        raise MediaError(f"unknown chroma location {siting}, it is one of {sorted(_SITING)}")
-    height, width = plane.shape
-    fy, fx = subsampling(luma, (height, width))
+    fy, fx = _checked(plane, luma, siting)
     across, down = _SITING[siting]
     columns = _phases(scale, fx, (fx - 1) * across)
     rows = _phases(scale, fy, (fy - 1) * down)
 
-    # The shift is the same for every scale-th output sample, so each of the scale * scale phases is
-    # one small filter over the input, and interleaving them gives the picture: exact, and SIMD all
-    # the way. 320x180 chroma x2, uint8, one thread, median: this 0.29 ms, two float passes 0.29,
-    # warpAffine 1.44, remap 1.52 (the last two: a = -0.75 and 1/32 pixel steps). cv2.resize takes
-    # 0.13 ms and cannot shift.
-    big = np.empty((height, scale, width * scale), plane.dtype)
+    big = _interleaved(plane, rows, columns)
+    # An odd luma size has half a chroma sample too many; it doubles with the scale.
+    return big[: -(-luma[0] * scale // fy), : -(-luma[1] * scale // fx)]
+
+
+def chroma_to_luma_size(plane: Array, *, luma: tuple[int, int], siting: int = 0) -> Array:
+    """One chroma sample for every luma sample: (h, w) -> (H, W), same dtype.
+
+    Bicubic (a = -0.5), edges repeated. Chroma sample c sits at luma sample f * c + o, see
+    `upscale_chroma`. Raises MediaError as that does.
+    """
+    fy, fx = _checked(plane, luma, siting)
+    across, down = _SITING[siting]
+    columns = _taps(fx, (fx - 1) * across / fx)
+    rows = _taps(fy, (fy - 1) * down / fy)
+    return _interleaved(plane, rows, columns)[: luma[0], : luma[1]]
+
+
+def chroma_of_luma_size(plane: Array, *, factors: tuple[int, int], siting: int = 0) -> Array:
+    """The way back: float32 (H, W) -> (ceil(H / fy), ceil(W / fx)), antialiased bicubic."""
+    fy, fx = factors
+    across, down = _SITING[siting]
+    column, row = _decimation(fx, (fx - 1) * across), _decimation(fy, (fy - 1) * down)
+    filtered = cv2.sepFilter2D(
+        plane,
+        cv2.CV_32F,
+        column.weights,
+        row.weights,
+        anchor=(-column.start, -row.start),
+        borderType=cv2.BORDER_REPLICATE,
+    )
+    return np.ascontiguousarray(filtered[::fy, ::fx])
+
+
+def _checked(plane: Array, luma: tuple[int, int], siting: int) -> tuple[int, int]:
+    if siting not in _SITING:
+        raise MediaError(f"unknown chroma location {siting}, it is one of {sorted(_SITING)}")
+    return subsampling(luma, (plane.shape[0], plane.shape[1]))
+
+
+def _interleaved(plane: Array, rows: tuple[_Tap, ...], columns: tuple[_Tap, ...]) -> Array:
+    """(h, w) -> (h * len(rows), w * len(columns)): one filter for each phase.
+
+    The shift is the same for every len(rows)-th output sample, so each phase is one small filter
+    over the input, and interleaving them gives the picture: exact, and SIMD all the way. 320x180
+    chroma x2, uint8, one thread, median: this 0.29 ms, two float passes 0.29, warpAffine 1.44,
+    remap 1.52 (the last two: a = -0.75 and 1/32 pixel steps). cv2.resize takes 0.13 ms and cannot
+    shift.
+    """
+    height, width = plane.shape
+    big = np.empty((height, len(rows), width * len(columns)), plane.dtype)
     for y, row in enumerate(rows):
         phases = [
             cv2.sepFilter2D(
@@ -104,22 +146,33 @@ def upscale_chroma(plane: Array, *, scale: int, luma: tuple[int, int], siting: i
             )
             for column in columns
         ]
-        big[:, y] = cv2.merge(phases).reshape(height, width * scale)
-    big = big.reshape(height * scale, width * scale)
-    # An odd luma size has half a chroma sample too many; it doubles with the scale.
-    return big[: -(-luma[0] * scale // fy), : -(-luma[1] * scale // fx)]
+        big[:, y] = cv2.merge(phases).reshape(height, width * len(columns))
+    return big.reshape(height * len(rows), width * len(columns))
+
+
+def _phases(scale: int, factor: int, offset: float) -> tuple[_Tap, ...]:
+    return _taps(scale, (offset + 0.5) * (scale - 1) / (scale * factor))
 
 
 @lru_cache(maxsize=64)
-def _phases(scale: int, factor: int, offset: float) -> tuple[_Tap, ...]:
-    shift = (offset + 0.5) * (scale - 1) / (scale * factor)  # in input samples
+def _taps(count: int, shift: float) -> tuple[_Tap, ...]:
+    """Filters of `count` output samples for each input sample; `shift` in input samples."""
     taps = []
-    for phase in range(scale):
-        position = phase / scale - shift  # of output sample s * c + phase, relative to c
+    for phase in range(count):
+        position = phase / count - shift  # of output sample count * c + phase, relative to c
         start = int(np.floor(position)) - 1
         distances = position - np.arange(start, start + 4)
         taps.append(_Tap(start, keys(distances).astype(np.float32)))
     return tuple(taps)
+
+
+@lru_cache(maxsize=16)
+def _decimation(factor: int, offset: float) -> _Tap:
+    """The filter of the one output sample at `offset` of every `factor` input samples."""
+    start = int(np.floor(offset)) - 2 * factor + 1
+    distances = (offset - np.arange(start, start + 4 * factor + 1)) / factor
+    weights = keys(distances)
+    return _Tap(start, (weights / weights.sum()).astype(np.float32))
 
 
 def rgb_to_ycbcr(rgb: Array, *, matrix: int = BT601, full: bool = False) -> Array:
@@ -136,8 +189,13 @@ def rgb_to_ycbcr(rgb: Array, *, matrix: int = BT601, full: bool = False) -> Arra
 
 def ycbcr_to_rgb(ycbcr: Array, *, matrix: int = BT601, full: bool = False) -> Array:
     """The way back: (H, W, 3) Y, Cb, Cr on the 8-bit scale -> (H, W, 3) uint8 RGB, rounded."""
-    rgb = cv2.transform(ycbcr.astype(np.float32), _to_rgb(matrix, full))
+    rgb = ycbcr_to_rgb_float(ycbcr, matrix=matrix, full=full)
     return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+
+
+def ycbcr_to_rgb_float(ycbcr: Array, *, matrix: int = BT601, full: bool = False) -> Array:
+    """`ycbcr_to_rgb` neither rounded nor clipped: (H, W, 3) float32 on the 0..255 scale."""
+    return np.asarray(cv2.transform(ycbcr.astype(np.float32), _to_rgb(matrix, full)))
 
 
 def _to_ycbcr(matrix: int, full: bool) -> Array:

@@ -46,6 +46,7 @@ class ModelSpec:
     colour      "y": one luma plane; "rgb": three channels
     multiple    height and width must be divisible by this
     min_size    smallest height and width in pixels
+    fixed_size  the only (height, width) it takes; None: any
     halo        radius of the receptive field in LR pixels, measured; None: global pooling inside,
                 so the picture must never be cut into tiles
     state       hidden tensors of a temporal model
@@ -62,6 +63,7 @@ class ModelSpec:
     halo: int | None
     multiple: int = 1
     min_size: int = 1
+    fixed_size: tuple[int, int] | None = None
     state: tuple[StateSpec, ...] = ()
     io: IoSpec = field(default_factory=IoSpec)
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
@@ -107,6 +109,9 @@ class ModelSpec:
                 io = dict(facts["io"])
                 low, high = io.get("range", (0.0, 1.0))
                 facts["io"] = IoSpec(**{**io, "range": (low, high)})
+            if facts.get("fixed_size") is not None:
+                height, width = facts["fixed_size"]
+                facts["fixed_size"] = (int(height), int(width))
             if "state" in facts:
                 facts["state"] = tuple(
                     StateSpec(name=s["name"], shape=tuple(s["shape"])) for s in facts["state"]

@@ -194,7 +194,7 @@ def _open_session(
         threads=threads,
         parallel=FRAMES_AT_ONCE if (threads or usable_cores()) >= FRAMES_AT_ONCE else 1,
         size=padded((reader.height, reader.width), found.spec),
-        io="uint8" if reader.depth == 8 else "float32",
+        io="uint8" if reader.depth == 8 and found.spec.colour == "y" else "float32",
     )
 
 

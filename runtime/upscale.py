@@ -15,6 +15,7 @@ from edgesr.colour import upscale_chroma
 from edgesr.errors import MediaError, ModelError
 from edgesr.runtime.backends import Session
 from edgesr.runtime.frame import Frame
+from edgesr.runtime.rgb import from_rgb, to_rgb
 from edgesr.spec import ModelSpec
 
 Array = np.ndarray[Any, Any]
@@ -47,19 +48,22 @@ class _Waiting(NamedTuple):
 class Upscale:
     """Frames come back `spec.scale` times as large; everything else passes through in order.
 
-    session  opened for uint8 when the stream has 8 bits, for float32 when it has more
-    spec     facts of the model in the session; a luma ("y") model
+    session  for a luma model opened for uint8 when the stream has 8 bits, for float32 when it
+             has more; for an RGB model always for float32
+    spec     facts of the model in the session
     observe  called with each frame that is given back and the seconds that its thread worked on
              it, 0 for a duplicate; in the thread that calls push and flush
 
-    Luma goes through the session, chroma through a bicubic that knows its siting. A frame equal to
+    With a luma ("y") model luma goes through the session, chroma through a bicubic that knows its
+    siting. With an RGB model the frame is converted by its own matrix, range and siting, and back
+    (`edgesr.runtime.rgb`). A frame equal to
     the one before it (every sample of every plane) gets that one's result again: `duplicates`
     counts them. Time, colour tags and aspect ratio are untouched.
 
     As many frames are worked on at once as the session runs in parallel, each in a thread of its
     own; they come back in order. Close it when done: the threads end.
 
-    Raises ModelError for a model that is not on luma, MediaError when the picture changes its size
+    Raises ModelError for a model with state or of one fixed size, MediaError when the picture changes its size
     or format in the middle of the stream.
     """
 
@@ -70,11 +74,9 @@ class Upscale:
         spec: ModelSpec,
         observe: Callable[[Frame, float], None] | None = None,
     ) -> None:
-        if spec.colour != "y":
-            raise ModelError(
-                f"{spec.name} is an RGB model; stream runs luma models so far: "
-                "see `edgesr models` for them"
-            )
+        if spec.state or spec.fixed_size:
+            what = "keeps state between frames" if spec.state else "takes pictures of one size"
+            raise ModelError(f"{spec.name} {what}: stream cannot run such models yet")
         self._session = session
         self._spec = spec
         self._observe = observe
@@ -136,6 +138,8 @@ class Upscale:
         return planes, time.perf_counter() - start
 
     def _upscale(self, frame: Frame) -> Planes:
+        if self._spec.colour == "rgb":
+            return self._upscale_rgb(frame)
         scale, luma = self._spec.scale, frame.planes[0]
         peak = (1 << frame.depth) - 1
         big = [self._through_model(frame, peak)]
@@ -145,6 +149,14 @@ class Upscale:
             )
             big.append(chroma if frame.depth in (8, 16) else np.minimum(chroma, peak))
         return tuple(big)
+
+    def _upscale_rgb(self, frame: Frame) -> Planes:
+        size = padded((frame.height, frame.width), self._spec)
+        rgb = to_rgb(frame)
+        whole = np.stack([pad(plane, size) for plane in rgb])
+        big = self._session(whole[None])[0]  # (1, 3, H, W) -> (3, sH, sW)
+        height, width = frame.height * self._spec.scale, frame.width * self._spec.scale
+        return from_rgb(big[:, :height, :width], like=frame)
 
     def _through_model(self, frame: Frame, peak: int) -> Array:
         scale = self._spec.scale

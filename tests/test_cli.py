@@ -144,12 +144,35 @@ def test_models(zoo: Path, capsys: Captured) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["model", "scale", "parameters"]
     assert lines[1].startswith("ecbsr-m4c16-x2 *  ")
-    assert len(lines) == 4
+    assert lines[4] == ""  # three models, then the networks
+    assert lines[5].split()[:3] == ["network", "at", "scales"]
+    row = next(line.split() for line in lines if line.startswith("fsrcnn "))
+    assert row == "fsrcnn x2 2,3,4 y 12,809 12,809 (lit. 6.01) 2.87 8 -".split()
     assert run("models", "--json") == 0
     values = json.loads(capsys.readouterr().out)
-    assert [m["name"] for m in values] == ["ecbsr-m4c16-x2", "ecbsr-m4c16-x4", "espcn-x2"]
-    assert [m["default"] for m in values] == [True, False, False]
-    assert Path(values[0]["onnx"]).is_file()
+    listed = values["models"]
+    assert [m["name"] for m in listed] == ["ecbsr-m4c16-x2", "ecbsr-m4c16-x4", "espcn-x2"]
+    assert [m["default"] for m in listed] == [True, False, False]
+    assert Path(listed[0]["onnx"]).is_file()
+    networks = {(n["name"], n["scale"]): n for n in values["networks"]}
+    assert networks["ecbsr-m4c16", 2]["training"] > networks["ecbsr-m4c16", 2]["deployed"]
+
+
+def test_models_tells_which_networks_have_weights(capsys: Captured) -> None:
+    assert run("models", "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    shipped = {(n["name"], n["scale"]): n["shipped"] for n in values["networks"]}
+    assert shipped["espcn", 2] == "espcn-x2"
+    assert shipped["fsrcnn", 2] is None
+    assert {name for name in shipped.values() if name} == {m["name"] for m in values["models"]}
+
+
+def test_models_at_one_scale(zoo: Path, capsys: Captured) -> None:
+    assert run("models", "--scale", "4", "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert {n["scale"] for n in values["networks"]} == {4}
+    assert run("models", "--scale", "5") == 2
+    assert "error: no network is offered at scale 5: " in capsys.readouterr().err
 
 
 def test_models_shows_what_bench_measured(

@@ -100,6 +100,8 @@ def test_ctrl_c_saves_and_resume_goes_on(photos: Path, tmp_path: Path) -> None:
         (["distill", "--data", "nowhere"], "--data nowhere: no such folder of photos"),
         (["distill", "--data", ".", "--set", "lr"], "write key=value"),
         (["distill", "--data", ".", "--recipe", "cubist"], "one of bicubic"),
+        (["distill", "--data", ".", "--student", "bsrn"], "bsrn is an RGB network"),
+        (["distill", "--data", ".", "--student", "causal-r5c16"], "a video network"),
         (["eval", "--data", "nowhere"], "nowhere: no such folder of pictures"),
         (["export", "--io", "int4"], "--io 'int4': float32 or uint8"),
         (["export", "m.pth"], "give a .safetensors checkpoint"),

@@ -109,3 +109,21 @@ def test_table_reads_and_counts(tmp_path: Path) -> None:
     )
     assert values["runs"].startswith("ort ")
     assert table.lines()[-1].startswith("mean")
+
+
+def test_rgb_models_are_scored_by_the_luma_of_their_output(tmp_path: Path) -> None:
+    """Nearest neighbour as an RGB model, at a size that it must be padded for."""
+    import onnx_models
+
+    from edgesr.distill.evaluate import evaluate_model
+
+    picture = draw_photo(3)[:66, :90]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), picture[..., ::-1])
+    model = onnx_models.nearest(tmp_path / "n.onnx", scale=2, colour="rgb", multiple=4, min_size=40)
+    table = evaluate_model(str(model), folder, backend="ort")
+    small = downscale(picture, 2)
+    big = rgb_to_y(small.repeat(2, axis=0).repeat(2, axis=1))
+    error = (big - rgb_to_y(picture))[2:-2, 2:-2]
+    assert table.scores[0].psnr_y == pytest.approx(10 * np.log10(255**2 / (error**2).mean()))

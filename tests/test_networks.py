@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from tolerances import assert_close
 
 from edgesr.errors import ModelError, UsageError
-from edgesr.networks import NETWORKS, SCALES, build, checkpoint, deployed
+from edgesr.networks import NETWORKS, build, checkpoint, deployed
 from edgesr.networks.blocks import ChannelPReLU
 from edgesr.networks.ecbsr import Ecbsr
 from edgesr.networks.facts import count_macs, count_parameters, measure_halo
 
+SCALES = (2, 3, 4)
 SIZES = [(1, 1), (5, 7), (16, 16), (23, 40), (41, 33)]
 
 # (training form, deployed form), counted on the official modules; None: not published.
@@ -78,8 +79,11 @@ def test_multiply_adds_are_the_published_ones(key: tuple[str, int], giga: float)
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_output_is_scale_times_as_large(name: str, scale: int) -> None:
+    model = build(name, scale)
+    channels = 1 if model.colour == "y" else 3
     with torch.no_grad():
-        assert build(name, scale)(torch.rand(2, 1, 9, 13)).shape == (2, 1, 9 * scale, 13 * scale)
+        shape = model(torch.rand(2, channels, 9, 13)).shape
+    assert shape == (2, channels, 9 * scale, 13 * scale)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -179,7 +183,7 @@ def test_halo_is_the_receptive_field(name: str, halo: int) -> None:
 def test_wrong_names_are_answered_with_the_right_ones() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'ecbsr-m4c16'.*known are espcn"):
         build("ecbsr-m4c61", 2)
-    with pytest.raises(UsageError, match="scale 5 is not offered: 2, 3, 4"):
+    with pytest.raises(UsageError, match="espcn: scale 5 is not offered: 2, 3, 4"):
         build("espcn", 5)
 
 
@@ -212,7 +216,7 @@ def test_checkpoints_that_cannot_be_read(tmp_path) -> None:
     wide = build("ecbsr-m4c16", 2)
     other = tmp_path / "other.safetensors"
     checkpoint.save(other, model.state_dict(), spec=spec, model=wide)
-    with pytest.raises(ModelError, match=r"of another shape: .*'width': 16.* there"):
+    with pytest.raises(ModelError, match=r"does not fit ecbsr-m4c8"):
         checkpoint.load(other)
 
     foreign = tmp_path / "foreign.safetensors"

@@ -20,7 +20,7 @@ from edgesr.runtime.pipeline import run
 from edgesr.runtime.progress import Progress, Watch
 from edgesr.runtime.stats import Histogram, Recorder, Stats
 from edgesr.runtime.upscale import Upscale
-from edgesr.spec import ModelSpec
+from edgesr.spec import ModelSpec, StateSpec
 
 Array = np.ndarray[Any, Any]
 
@@ -289,9 +289,12 @@ def test_change_of_size() -> None:
         stage.push(frame(size=(24, 32), pts=48))
 
 
-def test_rgb_model() -> None:
-    with pytest.raises(ModelError, match="big-x4 is an RGB model; stream runs luma models so far"):
-        Upscale(FakeSession(), spec=spec(name="big-x4", colour="rgb"))
+def test_models_that_cannot_stream() -> None:
+    with pytest.raises(ModelError, match="faces-x8 takes pictures of one size"):
+        Upscale(FakeSession(), spec=spec(name="faces-x8", fixed_size=(32, 32)))
+    state = (StateSpec(name="hidden", shape=(1, 8, None, None)),)
+    with pytest.raises(ModelError, match="causal-x2 keeps state between frames"):
+        Upscale(FakeSession(), spec=spec(name="causal-x2", state=state))
 
 
 def test_session_fails_in_the_pipeline() -> None:

@@ -1,0 +1,125 @@
+"""Every network at every scale, in full size: exported, then ONNX Runtime against torch.
+
+    python benchmarks/export_grid.py [--only NAME ...] [--out benchmarks/results/export_grid.json]
+
+Three sizes each, one of them odd where the network takes odd ones, random weights, random pictures.
+A difference passes within 1e-4 of the largest value (at least 1). Some twenty minutes on two cores,
+16 GB of memory; the tests run the same over reduced networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from common import head, write
+
+from edgesr.export.onnx import export_onnx
+from edgesr.networks import NETWORKS, checkpoint, deployed
+from edgesr.spec import ModelSpec
+
+SIZES = ((24, 32), (33, 47), (40, 26))
+"""(height, width); raised to what a network takes."""
+
+ALLOWED = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One export at one size: largest difference to torch, and the largest value of torch."""
+
+    name: str
+    scale: int
+    input: tuple[int, ...]
+    difference: float
+    largest: float
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.difference <= ALLOWED * max(1.0, self.largest))  # False for NaN
+
+
+def check(name: str, model: Any, *, folder: Path) -> list[Check]:
+    """Export a network to a file in `folder` and compare at three sizes."""
+    spec = checkpoint.spec_of(name, deployed(model), measured=False)
+    path = folder / f"{spec.name}.onnx"
+    export_onnx(model, spec, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    plain = deployed(model)
+    rng = np.random.default_rng(0)
+    checks = []
+    for shape in input_shapes(spec, NETWORKS[name].kind):
+        picture = rng.random(shape, dtype=np.float32)
+        ours = session.run(None, {"x": picture})
+        with torch.no_grad():
+            result = plain(torch.from_numpy(picture))
+        theirs = result if isinstance(result, tuple) else (result,)
+        for got, expected in zip(ours, theirs, strict=True):
+            assert got.shape == expected.shape, f"{name}: {got.shape}, not {expected.shape}"
+            difference = np.abs(got - expected.numpy()).max()
+            checks.append(
+                Check(
+                    name=name,
+                    scale=spec.scale,
+                    input=shape,
+                    difference=float(difference),
+                    largest=float(expected.abs().max()),
+                )
+            )
+    path.unlink()
+    return checks
+
+
+def input_shapes(spec: ModelSpec, kind: str) -> list[tuple[int, ...]]:
+    if spec.fixed_size is not None:
+        return [(1, spec.channels, *spec.fixed_size)]
+    factor = spec.scale if kind == "teacher" else 1  # a teacher sees the large picture
+    return [(1, spec.channels, *(factor * raised(side, spec) for side in size)) for size in SIZES]
+
+
+def raised(side: int, spec: ModelSpec) -> int:
+    return -(-max(side, spec.min_size) // spec.multiple) * spec.multiple
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=list(NETWORKS))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    results = head("export_grid", allowed=ALLOWED)
+    rows, failed = [], 0
+    for name in options.only or NETWORKS:
+        for scale in NETWORKS[name].scales:
+            torch.manual_seed(0)
+            started = time.perf_counter()
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    checks = check(name, NETWORKS[name].make(scale), folder=Path(folder))
+            except Exception as error:  # one network that cannot must not hide the others
+                print(f"{name} x{scale}: FAILED {type(error).__name__}: {error}", flush=True)
+                rows.append({"name": name, "scale": scale, "error": str(error)})
+                failed += 1
+                continue
+            for found in checks:
+                rows.append(dataclasses.asdict(found) | {"passed": found.passed})
+                failed += not found.passed
+            worst = max(c.difference / max(1.0, c.largest) for c in checks)
+            verdict = "ok" if all(c.passed for c in checks) else "TOO FAR"
+            seconds = time.perf_counter() - started
+            print(f"{name} x{scale}: {verdict}, worst {worst:.1e}, {seconds:.0f} s", flush=True)
+    print(f"{len(rows)} checks, {failed} failed")
+    write(results | {"rows": rows}, options.out)
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
