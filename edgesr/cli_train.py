@@ -1,4 +1,4 @@
-"""The verbs of the trainer: distill, eval, export. They need `pip install 'edgesr[train]'`."""
+"""The verbs of the trainer: distill, eval, export, convert: `pip install 'edgesr[train]'`."""
 
 from __future__ import annotations
 
@@ -183,6 +183,73 @@ def export(
             f"{out}: {spec.name}, {io} in and out, {report.size_bytes / 1024:.0f} KiB; "
             f"against torch: {report.difference}"
         )
+
+
+def convert(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .pth, .pt, .ckpt or .safetensors file.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="M.safetensors",
+            help="Where to.",
+            show_default="<FILE>.safetensors",
+        ),
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            "--scale",
+            "-s",
+            help="Of networks whose tensors do not tell it.",
+            show_default="as in the file's name",
+        ),
+    ] = None,
+    range_: Annotated[
+        int | None,
+        typer.Option(
+            "--range",
+            metavar="1|255",
+            help="What white was for the network in FILE.",
+            show_default="as published",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", "-y", help="Replace M.safetensors.")
+    ] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn somebody else's checkpoint into one of edgesr, recognised by its tensors' names.
+
+    Only tensors are read; code in the file is never run.
+    """
+    need_training("edgesr convert")
+    from edgesr.networks import find
+    from edgesr.networks.convert import convert as run
+    from edgesr.networks.convert import save
+
+    out = out or file.with_suffix(".safetensors")
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out}: a checkpoint ends in .safetensors")
+    if file.exists() and out.exists() and out.samefile(file):
+        raise UsageError(f"{out} is the file to be converted: choose another --out")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists already: add --overwrite, or choose another --out")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"{out} cannot be written: there is no folder {out.parent}")
+    found = run(file, scale=scale, white=range_)
+    save(found, out)
+    if json_:
+        typer.echo(json.dumps(found.to_dict() | {"path": str(out)}, indent=2))
+    elif not quiet:
+        advice = (
+            f"; next: edgesr export {out}" if find(found.spec.network).kind == "picture" else ""
+        )
+        typer.echo(f"{out}: {found}{advice}")
 
 
 def need_training(verb: str) -> None:
