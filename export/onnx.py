@@ -1,8 +1,8 @@
-"""Checkpoint -> single-file ONNX, compared with torch before it is written.
+"""Checkpoint -> single-file ONNX, rewritten, and compared with torch before it is written.
 
 The canonical deployable: float32 NCHW in 0..1, opset 17 and IR 8 (what TensorRT 8.6 still reads),
-dynamic height and width, ModelSpec in metadata_props, no external data, no stack traces. With
-io="uint8" scaling, rounding and clamping move into the graph.
+dynamic height and width (unless the network has a `fixed_size`), ModelSpec in metadata_props, no
+external data, no stack traces. With io="uint8" scaling, rounding and clamping move into the graph.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from edgesr.errors import EdgesrError, ModelError, UsageError
+from edgesr.export.rewrite import Applied, rewrite
 from edgesr.export.verify import Difference, check_inputs, compare
 from edgesr.files import replacing
 from edgesr.models import shipped
@@ -36,6 +37,7 @@ Array = np.ndarray[Any, Any]
 
 OPSET = 17
 IR_VERSION = 8
+MAX_SIZE = 16384
 TOLERANCE = 1e-4
 """Largest allowed difference to torch in float32, on a 0..1 scale."""
 
@@ -46,12 +48,13 @@ class ParityError(EdgesrError):
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxReport:
-    """What was written and how far it is from the network that it came from."""
+    """What was written, how far it is from the network, and what was rewritten on the way."""
 
     path: Path
     spec: ModelSpec
     difference: Difference
     size_bytes: int
+    rewrites: tuple[Applied, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -60,6 +63,7 @@ class OnnxReport:
             "spec": self.spec.to_dict(),
             "difference": dataclasses.asdict(self.difference),
             "size_bytes": self.size_bytes,
+            "rewrites": [dataclasses.asdict(applied) for applied in self.rewrites],
         }
 
 
@@ -89,7 +93,7 @@ def export_onnx(
     *,
     io: Literal["float32", "uint8"] = "float32",
 ) -> OnnxReport:
-    """Merge, export, tidy, compare, and only then write `path`.
+    """Merge, export, rewrite, tidy, compare, and only then write `path`.
 
     Takes the training form; it stays untouched. Raises ParityError past `TOLERANCE`; with uint8 a
     value may differ by one level, where float32 rounding falls to the other side.
@@ -100,14 +104,21 @@ def export_onnx(
     module = network if io == "float32" else Uint8Io(network).eval()
     if io == "uint8":
         spec = spec.replace(io=IoSpec(dtype="uint8", range=(0.0, 255.0)))
-    graph = tidy(trace(module, spec), spec)
+    rewritten, applied = rewrite(trace(module, spec))
+    graph = tidy(rewritten, spec)
     difference = parity(graph, module, spec)
     limit = TOLERANCE if io == "float32" else 1.0
     if not difference.max_abs <= limit:  # also true for NaN
         raise ParityError(f"{spec.name}: ONNX differs from torch: {difference}, allowed {limit:g}")
     with replacing(path) as part:
         part.write_bytes(graph.SerializeToString())
-    return OnnxReport(path=path, spec=spec, difference=difference, size_bytes=path.stat().st_size)
+    return OnnxReport(
+        path=path,
+        spec=spec,
+        difference=difference,
+        size_bytes=path.stat().st_size,
+        rewrites=tuple(applied),
+    )
 
 
 class Uint8Io(nn.Module):
@@ -124,15 +135,15 @@ class Uint8Io(nn.Module):
 
 def trace(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     """torch.onnx with dynamic batch, height and width; its chatter is kept from the terminal."""
-    # Sizes of an even, ordinary picture: 0 and 1 would be taken for constants by the tracer.
-    example = torch.rand(2, spec.channels, 32, 40)
+    sizes = {0: Dim("n", min=1, max=1024)}
+    if (size := spec.fixed_size) is None:
+        # Of an even, ordinary picture: the tracer takes 0, 1 and equal sizes for constants.
+        height = raised(32, spec)
+        size = (height, raised(height + 8, spec))
+        sizes |= {2: dynamic("h", spec), 3: dynamic("w", spec)}
+    example = torch.rand(2, spec.channels, *size)
     if spec.io.dtype == "uint8":
         example = (example * 255).to(torch.uint8)
-    sizes = {
-        0: Dim("n", min=1, max=1024),
-        2: Dim("h", min=spec.min_size, max=16384),
-        3: Dim("w", min=spec.min_size, max=16384),
-    }
     with quiet():
         program = torch.onnx.export(
             module,
@@ -146,7 +157,30 @@ def trace(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
             dynamic_shapes={"x": sizes},
         )
     assert program is not None
-    return program.model_proto
+    return without_num_outputs(program.model_proto)
+
+
+def without_num_outputs(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Split has this attribute from opset 18 on; the exporter leaves it behind when going down."""
+    for node in graph.graph.node:
+        if node.op_type == "Split":
+            kept = [a for a in node.attribute if a.name != "num_outputs"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    return graph
+
+
+def raised(side: int, spec: ModelSpec) -> int:
+    """`side`, or the next larger one that the network takes."""
+    return -(-max(side, spec.min_size) // spec.multiple) * spec.multiple
+
+
+def dynamic(name: str, spec: ModelSpec) -> Dim:
+    """A size that follows the picture, in steps of `multiple`."""
+    least, step = raised(1, spec), spec.multiple
+    if step == 1:
+        return Dim(name, min=least, max=MAX_SIZE)
+    return step * Dim(name, min=least // step, max=MAX_SIZE // step)
 
 
 def tidy(graph: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
@@ -193,7 +227,11 @@ def parity(graph: onnx.ModelProto, module: nn.Module, spec: ModelSpec) -> Differ
     def reference(picture: Array) -> Array:
         return module(torch.from_numpy(picture)).numpy()
 
-    inputs = check_inputs(channels=spec.channels, least=spec.min_size, multiple=spec.multiple)
+    size = spec.fixed_size
+    least = spec.min_size if size is None else max(size)
+    inputs = check_inputs(channels=spec.channels, least=least, multiple=spec.multiple)
+    if size is not None:
+        inputs = [np.ascontiguousarray(picture[..., : size[0], : size[1]]) for picture in inputs]
     if spec.io.dtype == "uint8":
         inputs = [np.round(picture * 255).astype(np.uint8) for picture in inputs]
     return compare(reference, ours, inputs)

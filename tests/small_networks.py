@@ -41,7 +41,7 @@ from edgesr.networks.vdsr import Vdsr, VdsrConfig
 from edgesr.networks.xlsr import Xlsr, XlsrConfig
 
 SMALL: dict[str, Callable[[int], nn.Module]] = {
-    "espcn": lambda scale: Espcn(EspcnConfig(scale=scale, widths=(16, 9))),
+    "espcn": lambda scale: Espcn(EspcnConfig(scale=scale, widths=(24, 17))),
     "espcn-rgb": lambda scale: Espcn(EspcnConfig(scale=scale, channels=3, widths=(8, 6))),
     "ecbsr-m4c8": lambda scale: Ecbsr(EcbsrConfig(blocks=2, width=8, scale=scale)),
     "ecbsr-m4c16-rgb": lambda scale: Ecbsr(EcbsrConfig(blocks=2, width=8, scale=scale, channels=3)),

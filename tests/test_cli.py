@@ -147,7 +147,19 @@ def test_models(zoo: Path, capsys: Captured) -> None:
     assert lines[4] == ""  # three models, then the networks
     assert lines[5].split()[:3] == ["network", "at", "scales"]
     row = next(line.split() for line in lines if line.startswith("fsrcnn "))
-    assert row == "fsrcnn x2 2,3,4 y 12,809 12,809 (lit. 6.01) 2.87 8 -".split()
+    assert row == [
+        "fsrcnn",
+        "x2",
+        "2,3,4",
+        "y",
+        "12,809",
+        "12,809",
+        "(lit.",
+        "6.01)",
+        "2.87",
+        "8",
+        "-",
+    ]
     assert run("models", "--json") == 0
     values = json.loads(capsys.readouterr().out)
     listed = values["models"]

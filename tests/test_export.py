@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 import onnx
 import onnxruntime
+import torch.nn.functional as F
 from tolerances import assert_close
 
 from edgesr.errors import ModelError, UsageError
@@ -30,6 +31,10 @@ def exported(tmp_path: Path, name: str, *, scale: int = 2, io: str = "float32"):
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = build(name, scale)
+    with torch.no_grad():  # as training leaves it: no two slopes or biases alike
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.02 * torch.randn_like(parameter))
     spec = checkpoint.spec_of(name, model)
     path = tmp_path / "m.onnx"
     return model, export_onnx(model, spec, path, io=io), path
@@ -73,9 +78,63 @@ def test_the_file_is_what_a_deployable_must_be(tmp_path: Path) -> None:
     assert (facts.halo, facts.colour, facts.scale) == (6, "y", 2)
     kinds = [node.op_type for node in graph.graph.node]
     assert kinds == ["Conv", "PRelu"] * 5 + ["Conv", "Add", "DepthToSpace"]
+    assert report.rewrites == ()
     slopes = {node.input[1] for node in graph.graph.node if node.op_type == "PRelu"}
     shapes = {tuple(t.dims) for t in graph.graph.initializer if t.name in slopes}
     assert shapes == {(1, 8, 1, 1)}
+
+
+class Halved(torch.nn.Module):
+    """RGB, on a quarter of the pixels: height and width must be even."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(12, 48, 3, padding=1)
+
+    def forward(self, x):
+        return F.pixel_shuffle(self.conv(F.pixel_unshuffle(x, 2)), 4)
+
+
+@pytest.mark.parametrize("fixed", [None, (18, 26)])
+def test_rgb_of_even_size(tmp_path: Path, fixed: tuple[int, int] | None) -> None:
+    spec = ModelSpec(
+        name="halved-x2",
+        network="halved",
+        scale=2,
+        colour="rgb",
+        halo=2,
+        multiple=2,
+        min_size=6,
+        fixed_size=fixed,
+    )
+    path, model = tmp_path / "m.onnx", Halved().eval()
+    report = export_onnx(model, spec, path)
+    assert report.difference.max_abs <= 1e-5
+    sides = onnx.load(path).graph.input[0].type.tensor_type.shape.dim[2:]
+    assert [side.dim_value for side in sides] == list(fixed or (0, 0))
+    for size in [fixed] if fixed else [(6, 6), (8, 14), (34, 20)]:
+        picture = np.random.default_rng(0).random((3, 3, *size), dtype=np.float32)
+        with torch.no_grad():
+            expected = model(torch.from_numpy(picture)).numpy()
+        assert_close(run(path, picture), expected, dtype="float32")
+
+
+def test_the_report_names_what_was_rewritten(tmp_path: Path) -> None:
+    _, report, path = exported(tmp_path, "fsrcnn")
+    assert [applied.rewrite for applied in report.rewrites] == ["convolve", "block tail"]
+    first = report.to_dict()["rewrites"][0]
+    assert (first["rewrite"], first["nodes"]) == ("convolve", -1)
+    json.dumps(report.to_dict())
+    assert "ConvTranspose" not in {node.op_type for node in onnx.load(path).graph.node}
+
+
+def test_pictures_may_be_split(tmp_path: Path) -> None:
+    """The exporter leaves an attribute of a later opset at Split."""
+    torch.manual_seed(0)
+    model = torch.nn.Module()
+    model.forward = lambda x: sum(x.split(1, 1)).repeat(1, 3, 1, 1)
+    spec = ModelSpec(name="split-x1", network="split", scale=1, colour="rgb", halo=0)
+    assert export_onnx(model.eval(), spec, tmp_path / "m.onnx").difference.max_abs <= 1e-6
 
 
 def test_nothing_private_is_left_in_the_file(tmp_path: Path) -> None:
