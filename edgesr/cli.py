@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgesr import __version__
+from edgesr.cli_data import data
 from edgesr.cli_models import models
 from edgesr.cli_run import bench, image, stream
 from edgesr.cli_train import DISTILL_EXAMPLE, convert, distill, eval_, export
@@ -39,6 +40,7 @@ app.command("export", epilog="Example: edgesr export runs/mine --out mine-x2.onn
 app.command(
     "convert", epilog="Example: edgesr convert RealESRGAN_x4plus.pth -o x4plus.safetensors"
 )(convert)
+app.add_typer(data, name="data")
 
 
 def _print_version(asked: bool) -> None:
