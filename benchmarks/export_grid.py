@@ -3,7 +3,8 @@
     python benchmarks/export_grid.py [--only NAME ...] [--out benchmarks/results/export_grid.json]
 
 Three sizes each, one of them odd where the network takes odd ones, random weights, random pictures.
-A difference passes within 1e-4 of the largest value (at least 1). Some twenty minutes on two cores,
+A difference passes within 1e-4 of the largest value (at least 1), and within 1e-3 of the largest
+value whatever that is: an untrained network may be nearly silent. Some twenty minutes on two cores,
 16 GB of memory; the tests run the same over reduced networks.
 """
 
@@ -31,6 +32,7 @@ SIZES = ((24, 32), (33, 47), (40, 26))
 """(height, width); raised to what a network takes."""
 
 ALLOWED = 1e-4
+ALLOWED_OF_LARGEST = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,8 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        return bool(self.difference <= ALLOWED * max(1.0, self.largest))  # False for NaN
+        small = self.difference <= ALLOWED * max(1.0, self.largest)  # False for NaN
+        return bool(small and self.difference <= ALLOWED_OF_LARGEST * self.largest)
 
 
 def check(name: str, model: Any, *, folder: Path) -> list[Check]:
@@ -97,7 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     results = head("export_grid", allowed=ALLOWED)
     rows, failed = [], 0
-    for name in options.only or NETWORKS:
+    for name in options.only or [n for n, b in NETWORKS.items() if b.kind == "picture"]:
         for scale in NETWORKS[name].scales:
             torch.manual_seed(0)
             started = time.perf_counter()
@@ -112,10 +115,12 @@ def main() -> None:
             for found in checks:
                 rows.append(dataclasses.asdict(found) | {"passed": found.passed})
                 failed += not found.passed
-            worst = max(c.difference / max(1.0, c.largest) for c in checks)
+            worst = max(c.difference / c.largest for c in checks)
             verdict = "ok" if all(c.passed for c in checks) else "TOO FAR"
             seconds = time.perf_counter() - started
-            print(f"{name} x{scale}: {verdict}, worst {worst:.1e}, {seconds:.0f} s", flush=True)
+            print(
+                f"{name} x{scale}: {verdict}, {worst:.1e} of largest, {seconds:.0f} s", flush=True
+            )
     print(f"{len(rows)} checks, {failed} failed")
     write(results | {"rows": rows}, options.out)
     sys.exit(bool(failed))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -30,13 +30,16 @@ CACHE_VERSION = 1
 MOST_DRAWS = 100  # photos without any detail are taken as they are
 Y_STEPS = 256  # luma is kept as uint16 in 1/256 of a level: MATLAB's Y is not rounded
 
+Colour = Literal["y", "rgb"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoSet:
-    """Luma of all photos at both sizes, memory-mapped from the cache.
+    """All photos at both sizes, memory-mapped from the cache.
 
-    Y is studio range times 256 (uint16). Photo i has `shapes[i]` LR pixels from `lr_starts[i]`,
-    and `scale` times as many rows and columns of HR pixels from `hr_starts[i]`.
+    Luma ("y") is studio range times 256 (uint16); "rgb" is uint8. Photo i has `shapes[i]` LR
+    pixels from `lr_starts[i]`, and `scale` times as many rows and columns of HR pixels from
+    `hr_starts[i]`.
     """
 
     hr: Array
@@ -46,17 +49,18 @@ class PhotoSet:
     shapes: tuple[tuple[int, int], ...]
     scale: int
     digest: str
+    colour: Colour = "y"
 
     def __len__(self) -> int:
         return len(self.shapes)
 
     def pair(self, index: int) -> tuple[Array, Array]:
-        """HR (sH, sW) and LR (H, W) luma of one photo, uint16 views."""
+        """HR (sH, sW) and LR (H, W) luma of one photo, or (sH, sW, 3) and (H, W, 3): views."""
         height, width = self.shapes[index]
         big = (height * self.scale, width * self.scale)
-        hr = self.hr[self.hr_starts[index] :][: big[0] * big[1]].reshape(big)
-        lr = self.lr[self.lr_starts[index] :][: height * width].reshape(height, width)
-        return hr, lr
+        hr = self.hr[self.hr_starts[index] :][: big[0] * big[1]]
+        lr = self.lr[self.lr_starts[index] :][: height * width]
+        return hr.reshape(*big, *hr.shape[1:]), lr.reshape(height, width, *lr.shape[1:])
 
 
 def load_photos(
@@ -65,6 +69,7 @@ def load_photos(
     scale: int,
     copies: Sequence[float],
     patch: int,
+    colour: Colour = "y",
     leave_out: Collection[Path] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> PhotoSet:
@@ -75,22 +80,45 @@ def load_photos(
     """
     files = [file for file in find_photos(folder) if file not in leave_out]
     digest = digest_files(files, folder)
-    key = json.dumps([CACHE_VERSION, digest, scale, list(copies), patch])
+    key = json.dumps(
+        [CACHE_VERSION, digest, scale, list(copies), patch, *(["rgb"] if colour == "rgb" else [])]
+    )
     cache = cache_root() / "photos" / hashlib.sha256(key.encode()).hexdigest()[:24]
     if not (cache / "index.json").is_file():
-        decode_photos(files, cache, scale=scale, copies=copies, patch=patch, progress=progress)
+        decode_photos(
+            files,
+            cache,
+            scale=scale,
+            copies=copies,
+            patch=patch,
+            colour=colour,
+            progress=progress,
+        )
     index = json.loads((cache / "index.json").read_text())
     if not index["shapes"]:
         raise UsageError(f"--data {folder}: every photo is smaller than a crop of {patch} pixels")
+    hr, lr = (map_pixels(cache / name, colour) for name in pixel_files(colour))
     return PhotoSet(
-        hr=np.memmap(cache / "hr.u16", dtype=np.uint16, mode="r"),
-        lr=np.memmap(cache / "lr.u16", dtype=np.uint16, mode="r"),
+        hr=hr,
+        lr=lr,
         hr_starts=tuple(index["hr_starts"]),
         lr_starts=tuple(index["lr_starts"]),
         shapes=tuple((h, w) for h, w in index["shapes"]),
         scale=scale,
         digest=digest,
+        colour=colour,
     )
+
+
+def pixel_files(colour: Colour) -> tuple[str, str]:
+    return ("hr.u16", "lr.u16") if colour == "y" else ("hr.rgb", "lr.rgb")
+
+
+def map_pixels(file: Path, colour: Colour) -> Array:
+    """(pixels,) uint16 luma, or (pixels, 3) uint8 RGB."""
+    if colour == "y":
+        return np.memmap(file, dtype=np.uint16, mode="r")
+    return np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, 3)
 
 
 def find_photos(folder: Path) -> list[Path]:
@@ -123,15 +151,17 @@ def decode_photos(
     scale: int,
     copies: Sequence[float],
     patch: int,
+    colour: Colour,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Fill a cache folder; `index.json` comes last and marks it complete."""
     cache.mkdir(parents=True, exist_ok=True)
     index: dict[str, list[Any]] = {"hr_starts": [], "lr_starts": [], "shapes": []}
     hr_end = lr_end = 0
+    hr_name, lr_name = pixel_files(colour)
     with (
-        replacing(cache / "hr.u16") as hr_part,
-        replacing(cache / "lr.u16") as lr_part,
+        replacing(cache / hr_name) as hr_part,
+        replacing(cache / lr_name) as lr_part,
         hr_part.open("wb") as hr_file,
         lr_part.open("wb") as lr_file,
     ):
@@ -144,8 +174,8 @@ def decode_photos(
                     continue
                 hr = hr[: rows * scale, : columns * scale]
                 lr = downscale(hr, scale)
-                hr_file.write(to_u16(hr).tobytes())
-                lr_file.write(to_u16(lr).tobytes())
+                hr_file.write(stored(hr, colour).tobytes())
+                lr_file.write(stored(lr, colour).tobytes())
                 index["hr_starts"].append(hr_end)
                 index["lr_starts"].append(lr_end)
                 index["shapes"].append([rows, columns])
@@ -171,8 +201,9 @@ def decode_picture(file: Path, flags: int) -> Array:
     return np.asarray(picture)
 
 
-def to_u16(rgb: Array) -> Array:
-    return np.round(rgb_to_y(rgb) * Y_STEPS).astype(np.uint16)
+def stored(rgb: Array, colour: Colour) -> Array:
+    """(H, W, 3) uint8 as it lies in the cache."""
+    return rgb if colour == "rgb" else np.round(rgb_to_y(rgb) * Y_STEPS).astype(np.uint16)
 
 
 def draw_batch(
@@ -186,17 +217,23 @@ def draw_batch(
     redraw: float,
     full_range: float,
 ) -> tuple[Array, Array]:
-    """Batch number `step`, float32 in 0..1: LR (N, 1, patch, patch) and HR, `scale` times that."""
+    """Batch number `step`, float32 in 0..1: LR (N, C, patch, patch) and HR, `scale` times that.
+
+    Luma of a share `full_range` of the crops is stretched to full range; RGB always has it.
+    """
     rng = np.random.default_rng([seed, step])
     lr_crops, hr_crops = [], []
     for _ in range(batch):
         lr, hr = draw_crop(photos, rng, patch=patch, detail=detail, redraw=redraw)
-        if rng.random() < full_range:
+        if rng.random() < full_range and photos.colour == "y":
             lr, hr = to_full_range(lr), to_full_range(hr)
         flips = int(rng.integers(8))  # one of the 8 flips and quarter turns
         lr_crops.append(turn(lr, flips))
         hr_crops.append(turn(hr, flips))
-    return np.stack(lr_crops)[:, None], np.stack(hr_crops)[:, None]
+    if photos.colour == "y":
+        return np.stack(lr_crops)[:, None], np.stack(hr_crops)[:, None]
+    small, big = (np.moveaxis(np.stack(crops), 3, 1) for crops in (lr_crops, hr_crops))
+    return np.ascontiguousarray(small), np.ascontiguousarray(big)
 
 
 def draw_crop(
@@ -204,19 +241,20 @@ def draw_crop(
 ) -> tuple[Array, Array]:
     """One aligned pair of crops, float32 in 0..1; flat ones are mostly drawn again."""
     scale = photos.scale
+    white = np.float32(255.0 * Y_STEPS if photos.colour == "y" else 255.0)
     for _ in range(MOST_DRAWS):
         hr, lr = photos.pair(int(rng.integers(len(photos))))
         top = int(rng.integers(lr.shape[0] - patch + 1))
         left = int(rng.integers(lr.shape[1] - patch + 1))
         small = lr[top : top + patch, left : left + patch].astype(np.float32)
-        small /= 255.0 * Y_STEPS
+        small /= white
         gradient = (
             np.abs(np.diff(small, axis=0)).mean() + np.abs(np.diff(small, axis=1)).mean()
         ) / 2
         if gradient >= detail or rng.random() >= redraw:
             break
     big = hr[top * scale : (top + patch) * scale, left * scale : (left + patch) * scale]
-    return small, big.astype(np.float32) / np.float32(255.0 * Y_STEPS)
+    return small, big.astype(np.float32) / white
 
 
 def to_full_range(y: Array) -> Array:
@@ -225,6 +263,6 @@ def to_full_range(y: Array) -> Array:
 
 
 def turn(crop: Array, which: int) -> Array:
-    crop = crop.T if which & 4 else crop
+    crop = crop.swapaxes(0, 1) if which & 4 else crop
     crop = crop[::-1] if which & 2 else crop
     return crop[:, ::-1] if which & 1 else crop

@@ -1,9 +1,7 @@
-"""PSNR-Y and SSIM-Y of a model over a folder of pictures, by the published protocol.
+"""A model over a folder of pictures, a clip, or a folder of such sets: a table for each set.
 
-Luma models: 8-bit RGB LR -> unrounded BT.601 studio Y / 255 -> model -> x255, clip, round. RGB
-models: 8-bit RGB LR / 255 -> model -> x255, clip, round -> unrounded Y. Against the unrounded Y of
-the truth; `scale` pixels cropped on each side; mean of the per-picture values. No torch here: a
-model is any function of planes.
+Pictures by the published protocol (`edgesr.distill.pictures`), clips by their luma planes
+(`edgesr.distill.clips`). No torch here: a model is any function of planes.
 """
 
 from __future__ import annotations
@@ -11,228 +9,223 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from edgesr.bicubic import downscale, imresize
-from edgesr.distill.data import SUFFIXES, decode_picture
-from edgesr.errors import MediaError, UsageError
-from edgesr.metrics import crop_border, psnr, rgb_to_y, ssim
-from edgesr.models import resolve
+from edgesr.distill.clips import (
+    check_crf,
+    depth_of,
+    evaluate_clip,
+    find_clips,
+    frames_of,
+    is_clip,
+)
+from edgesr.distill.data import SUFFIXES
+from edgesr.distill.pictures import (
+    NOTHING_MORE,
+    More,
+    Pair,
+    bicubic_scores,
+    by_session,
+    evaluate,
+    evaluate_rgb,
+    load_pairs,
+    luma_by_session,
+    score,
+)
+from edgesr.distill.scores import Score, Table, clip_score, mean_score
+from edgesr.errors import ModelError, UsageError
+from edgesr.models import Model, resolve
 from edgesr.runtime.backends import Io, Session, open_session
-from edgesr.runtime.upscale import pad, padded
-from edgesr.spec import ModelSpec
+from edgesr.runtime.upscale import Upscale as UpscaleStage
 
-Array = np.ndarray[Any, Any]
-Upscale = Callable[[Array], Array]
+__all__ = [
+    "More",
+    "Pair",
+    "Score",
+    "Table",
+    "bicubic_scores",
+    "by_session",
+    "evaluate",
+    "evaluate_model",
+    "evaluate_rgb",
+    "evaluate_sets",
+    "load_pairs",
+    "luma_by_session",
+    "mean_score",
+    "score",
+]
 
-
-SMALLEST = 11  # SSIM's window
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """One test picture: the small one and the truth, (H, W, 3) RGB or (H, W) gray uint8."""
-
-    name: str
-    lr: Array
-    hr: Array
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    name: str
-    psnr_y: float
-    ssim_y: float
-
-
-def load_pairs(folder: Path, *, scale: int) -> list[Pair]:
-    """`<name>_HR.*` with `<name>_LR.*`, or HR pictures alone: then MATLAB's bicubic makes the LR.
-
-    A subfolder `x<scale>` is used when there is one. Raises UsageError, MediaError.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder of pictures")
-    if (folder / f"x{scale}").is_dir():
-        folder = folder / f"x{scale}"
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
-    pairs = []
-    for file in files:
-        if file.stem.endswith("_LR"):
-            continue
-        hr = read_picture(file)
-        rows, columns = hr.shape[0] // scale * scale, hr.shape[1] // scale * scale
-        hr = hr[:rows, :columns]
-        small = file.with_name(file.name.replace("_HR", "_LR"))
-        made = not file.stem.endswith("_HR") or not small.is_file()
-        lr = downscale(hr, scale) if made else read_picture(small)
-        if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
-            raise MediaError(
-                f"{small.name} is {lr.shape[1]}x{lr.shape[0]}, which is not 1/{scale} of "
-                f"{file.name} ({hr.shape[1]}x{hr.shape[0]}): is it another scale?"
-            )
-        if min(hr.shape[:2]) < SMALLEST + 2 * scale:
-            raise UsageError(
-                f"{file.name} is {hr.shape[1]}x{hr.shape[0]}: SSIM at x{scale} needs "
-                f"{SMALLEST + 2 * scale} pixels a side"
-            )
-        pairs.append(Pair(name=file.stem.removesuffix("_HR"), lr=lr, hr=hr))
-    if not pairs:
-        raise UsageError(f"{folder}: no pictures in it ({', '.join(SUFFIXES)})")
-    return pairs
-
-
-def read_picture(file: Path) -> Array:
-    """(H, W, 3) RGB or (H, W) gray uint8."""
-    picture = decode_picture(file, cv2.IMREAD_ANYCOLOR)
-    return picture if picture.ndim == 2 else picture[:, :, ::-1]
+OnProgress = Callable[[str, int | None, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """Scores of one model over a folder, beside bicubic's. `runs`: what computed them."""
+class Engine:
+    """What runs the model."""
 
-    model: str
-    scale: int
-    runs: str
-    scores: list[Score]
-    bicubic: list[Score]
+    found: Model
+    backend: str
+    precision: str
+    threads: int | None
 
-    def to_dict(self) -> dict[str, Any]:
-        rows = {
-            ours.name: {
-                "psnr_y": round(ours.psnr_y, 4),
-                "ssim_y": round(ours.ssim_y, 5),
-                "bicubic_psnr_y": round(theirs.psnr_y, 4),
-                "bicubic_ssim_y": round(theirs.ssim_y, 5),
-            }
-            for ours, theirs in self._rows()
-        }
-        mean = rows.pop("mean")
-        return {
-            "schema": 1,
-            "model": self.model,
-            "scale": self.scale,
-            "runs": self.runs,
-            "mean": mean,
-            "pictures": rows,
-        }
-
-    def lines(self) -> list[str]:
-        """The table as text, the mean last."""
-        width = max(len("picture"), *(len(score.name) for score in self.scores))
-        lines = [f"{'picture':{width}}  {self.model:>20}  {'bicubic':>14}   gain"]
-        for ours, theirs in self._rows():
-            lines.append(
-                f"{ours.name:{width}}  {ours.psnr_y:11.3f} / {ours.ssim_y:.4f}"
-                f"  {theirs.psnr_y:6.2f} / {theirs.ssim_y:.3f}  {ours.psnr_y - theirs.psnr_y:+.2f}"
-            )
-        return lines
-
-    def _rows(self) -> list[tuple[Score, Score]]:
-        means = (mean_score(self.scores), mean_score(self.bicubic))
-        return [*zip(self.scores, self.bicubic, strict=True), means]
+    def open(self, io: Io) -> Session:
+        return open_session(
+            self.found.path,
+            spec=self.found.spec,
+            backend=self.backend,
+            precision=self.precision,
+            threads=self.threads,
+            io=io,
+        )
 
 
-def evaluate_model(
+def evaluate_model(model: str, data: Path, **options: Any) -> Table:
+    """`evaluate_sets` where `data` is one set."""
+    tables = evaluate_sets(model, data, **options)
+    if len(tables) > 1:
+        names = ", ".join(table.name for table in tables)
+        raise UsageError(f"{data} holds several sets ({names}): give one of them")
+    return tables[0]
+
+
+def evaluate_sets(
     model: str,
-    folder: Path,
+    data: Path,
     *,
     scale: int | None = None,
     backend: str = "auto",
     precision: str = "fp32",
     threads: int | None = None,
-) -> Table:
-    """Score a model by name or path. Raises ModelError, BackendError, UsageError, MediaError."""
+    more: More = NOTHING_MORE,
+    crf: int | None = None,
+    frames: int | None = None,
+    on_progress: OnProgress = lambda name, total, done: None,
+) -> list[Table]:
+    """Score a model by name or path.
+
+    data         a folder of pictures or clips, a folder of such folders, or a clip
+    more         what else is measured of pictures
+    crf          small clips that are made here go through x264 at this quality; None: they do not
+    frames       of each clip the first so many; None: all
+    on_progress  called with what is worked on, how many pictures or frames it has (None: not
+                 known), and how many are done
+
+    Raises ModelError, BackendError, UsageError, MediaError.
+    """
+    check_crf(crf)
+    if frames is not None and frames < 1:
+        raise UsageError(f"--frames {frames}: 1 or more")
     found = resolve(model, scale=scale)
-    spec = found.spec
+    engine = Engine(found=found, backend=backend, precision=precision, threads=threads)
+    sets = find_sets(data, scale=found.spec.scale)
+    kinds = [kinds_in(place, scale=found.spec.scale) for place in sets]
+    if (crf is not None or frames is not None) and not any("clips" in k for k in kinds):
+        raise UsageError(f"{data} holds no clips, and --crf and --frames are for clips alone")
+    tables = []
+    for place, there in zip(sets, kinds, strict=True):
+        name = place.stem if place.is_file() else place.resolve().name
+        if "pictures" in there or not there:
+            tables.append(picture_table(engine, place, name=name, more=more, tell=on_progress))
+        if "clips" in there:
+            unique = f"{name} clips" if "pictures" in there else name
+            tables.append(
+                clip_table(engine, place, name=unique, crf=crf, most=frames, tell=on_progress)
+            )
+    return tables
+
+
+def find_sets(data: Path, *, scale: int) -> list[Path]:
+    """`data` itself when it is a clip or holds pictures or clips, else its subfolders that do."""
+    if not data.exists():
+        raise UsageError(f"{data}: no such folder of pictures, and no such clip")
+    if data.is_file() and not is_clip(data):
+        raise UsageError(f"{data}: give a folder of pictures, or a clip")
+    if data.is_file() or kinds_in(data, scale=scale):
+        return [data]
+    inside = sorted(f for f in data.iterdir() if f.is_dir() and kinds_in(f, scale=scale))
+    return inside or [data]
+
+
+def kinds_in(place: Path, *, scale: int) -> set[str]:
+    """Of "pictures" and "clips" what lies in a folder, or in its subfolder `x<scale>`."""
+    if place.is_file():
+        return {"clips"}
+    inside = place / f"x{scale}"
+    kinds = set()
+    for file in (inside if inside.is_dir() else place).iterdir():
+        if is_clip(file):
+            kinds.add("clips")
+        elif file.suffix.lower() in SUFFIXES:
+            kinds.add("pictures")
+    return kinds
+
+
+def picture_table(
+    engine: Engine, folder: Path, *, name: str, more: More, tell: OnProgress
+) -> Table:
+    spec = engine.found.spec
+    if spec.state:
+        raise ModelError(f"{spec.name} keeps state between frames: it is scored on clips")
     pairs = load_pairs(folder, scale=spec.scale)
     io: Io = "uint8" if spec.io.dtype == "uint8" else "float32"
-    session = open_session(
-        found.path, spec=spec, backend=backend, precision=precision, threads=threads, io=io
+    rgb = spec.colour == "rgb"
+    ours: list[Score] = []
+    bicubic: list[Score] = []
+    with closing(engine.open(io)) as session:
+        upscale = by_session(session, io, spec) if rgb else luma_by_session(session, io, spec)
+        for done, pair in enumerate(pairs):
+            tell(name, len(pairs), done)
+            measure = evaluate_rgb if rgb else evaluate
+            ours += measure(upscale, [pair], scale=spec.scale, more=more)
+            bicubic += bicubic_scores([pair], scale=spec.scale, rgb=rgb, more=more)
+    return Table(
+        model=spec.name,
+        scale=spec.scale,
+        runs=what_ran(session, io),
+        scores=ours,
+        bicubic=bicubic,
+        name=name,
     )
 
-    with closing(session):
-        if spec.colour == "rgb":
-            scores = evaluate_rgb(by_session(session, io, spec), pairs, scale=spec.scale)
-        else:
-            scores = evaluate(luma_by_session(session, io, spec), pairs, scale=spec.scale)
-    facts = session.facts
-    runs = f"{facts.backend} {facts.version} {facts.precision} on {facts.device}, {io} in and out"
+
+def clip_table(
+    engine: Engine, place: Path, *, name: str, crf: int | None, most: int | None, tell: OnProgress
+) -> Table:
+    """8-bit clips through a luma model in uint8, as `edgesr stream` does; others in float32."""
+    spec = engine.found.spec
+    ours: list[Score] = []
+    bicubic: list[Score] = []
+    rows: list[tuple[Score, Score]] = []
+    for clip in find_clips(place, scale=spec.scale):
+        io: Io = "uint8" if spec.colour == "y" and depth_of(clip.lr or clip.hr) == 8 else "float32"
+        frames = frames_of(clip, scale=spec.scale, colour=spec.colour, crf=crf, most=most)
+        with (
+            closing(engine.open(io)) as session,
+            closing(UpscaleStage(session, spec=spec)) as stage,
+            closing(frames),
+        ):
+            tell_frame = partial(tell, clip.name, most)
+            scores, theirs = evaluate_clip(stage, frames, scale=spec.scale, tell=tell_frame)
+        ours.append(clip_score(scores, name=clip.name))
+        bicubic.append(clip_score(theirs, name=clip.name))
+        rows += [
+            (a.replace(name=f"{clip.name} {a.name}"), b)
+            for a, b in zip(scores, theirs, strict=True)
+        ]
+    runs = what_ran(session, io) + ("" if crf is None else f"; small clips through x264 crf {crf}")
     return Table(
         model=spec.name,
         scale=spec.scale,
         runs=runs,
-        scores=scores,
-        bicubic=bicubic_scores(pairs, scale=spec.scale),
-    )
-
-
-def by_session(session: Session, io: Io, spec: ModelSpec) -> Upscale:
-    """A session opened for `io` as a function (C, H, W) -> (C, sH, sW) in 0..1.
-
-    uint8 rounds, in and out. A size that the model does not take is filled up by repeating edges.
-    """
-
-    def upscale(planes: Array) -> Array:
-        height, width = planes.shape[1:]
-        size = padded((height, width), spec)
-        whole = np.stack([pad(plane, size) for plane in planes])[None]
-        if io == "float32":
-            big = session(whole)[0]
-        else:
-            small = np.round(whole * 255.0).astype(np.uint8)
-            big = session(small)[0].astype(np.float32) / 255.0
-        return big[:, : height * spec.scale, : width * spec.scale]
-
-    return upscale
-
-
-def luma_by_session(session: Session, io: Io, spec: ModelSpec) -> Upscale:
-    """The same for one plane: (H, W) -> (sH, sW)."""
-    planes = by_session(session, io, spec)
-    return lambda luma: planes(luma[None])[0]
-
-
-def evaluate(upscale: Upscale, pairs: list[Pair], *, scale: int) -> list[Score]:
-    """`upscale` takes (H, W) float32 luma in 0..1 and gives (sH, sW) in 0..1, not clamped."""
-    scores = []
-    for pair in pairs:
-        small = (rgb_to_y(pair.lr) / 255.0).astype(np.float32)
-        output = np.round(np.clip(upscale(small).astype(np.float64) * 255.0, 0.0, 255.0))
-        scores.append(score(pair, output, scale=scale))
-    return scores
-
-
-def evaluate_rgb(upscale: Upscale, pairs: list[Pair], *, scale: int) -> list[Score]:
-    """The same for (3, H, W) RGB: the output is rounded to 8 bit, then its luma is taken."""
-    scores = []
-    for pair in pairs:
-        rgb = pair.lr if pair.lr.ndim == 3 else np.dstack([pair.lr] * 3)
-        small = np.ascontiguousarray(np.moveaxis(rgb, 2, 0), dtype=np.float32) / 255.0
-        output = np.round(np.clip(np.moveaxis(upscale(small), 0, 2) * 255.0, 0.0, 255.0))
-        scores.append(score(pair, rgb_to_y(output.astype(np.uint8)), scale=scale))
-    return scores
-
-
-def score(pair: Pair, luma: Array, *, scale: int) -> Score:
-    """luma: (sH, sW) BT.601 studio luma of the output on the 8-bit scale."""
-    ours = crop_border(luma, border=scale)
-    truth = crop_border(rgb_to_y(pair.hr), border=scale)
-    return Score(name=pair.name, psnr_y=psnr(ours, truth), ssim_y=ssim(ours, truth))
-
-
-def mean_score(scores: list[Score], *, name: str = "mean") -> Score:
-    return Score(
+        scores=ours,
+        bicubic=bicubic,
         name=name,
-        psnr_y=float(np.mean([s.psnr_y for s in scores])),
-        ssim_y=float(np.mean([s.ssim_y for s in scores])),
+        kind="clips",
+        frames=rows,
     )
 
 
-def bicubic_scores(pairs: list[Pair], *, scale: int) -> list[Score]:
-    """What MATLAB's bicubic upscaling of the 8-bit RGB picture scores: the yardstick."""
-    return [score(pair, rgb_to_y(imresize(pair.lr, scale)), scale=scale) for pair in pairs]
+def what_ran(session: Session, io: Io) -> str:
+    facts = session.facts
+    return f"{facts.backend} {facts.version} {facts.precision} on {facts.device}, {io} in and out"

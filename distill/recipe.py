@@ -29,6 +29,17 @@ else:
         ) from None
 
 
+QUICK_TEACHERS: dict[str, dict[str, Any]] = {
+    "rrdb": {"blocks": 2, "width": 32, "growth": 16},
+    "edsr": {"blocks": 4, "width": 32},
+    "edsr-baseline": {"blocks": 4, "width": 32},
+    "rcan": {"groups": 2, "blocks": 2, "width": 32},
+    "rdn": {"blocks": 2, "layers": 4, "growth": 16, "width": 32},
+    "bsrn": {"blocks": 2, "features": 32},
+}
+"""Small forms for `--set quick=true`: a step of the full ones takes seconds on a CPU."""
+
+
 class Recipe(BaseModel):
     """One training. Sizes are in pixels of the small picture, differences in 0..1."""
 
@@ -44,12 +55,38 @@ class Recipe(BaseModel):
     patch: int = Field(default=40, ge=8)
     seed: int = 1
 
+    config: dict[str, Any] | None = None
+    """Settings of the student's own configuration that differ from the named network's."""
+
+    teacher: str | None = None
+    """A network, a checkpoint or an .onnx file; several joined by "+" are averaged; "pisr"."""
+    teacher_steps: int | None = Field(default=None, ge=1)
+    """Length of a teacher's own training when it has no weights; None: `steps`."""
+    teacher_lr: float | None = Field(default=None, gt=0)
+    """Rate of that training; None: 2e-4, the rate of most large networks."""
+    teacher_config: dict[str, Any] | None = None
+    """As `config`, for a teacher that is named by its network."""
+    truth: float | None = Field(default=None, ge=0)
+    """Weight of `loss` against the truth beside a teacher; None: 1."""
+    response: float | None = Field(default=None, ge=0)
+    """Weight of L1 between the outputs of student and teacher; None: 1 (0 for pisr)."""
+    feature: float | None = Field(default=None, ge=0)
+    """Weight of L1 between features, the student's through 1x1 adapters."""
+    affinity: float | None = Field(default=None, ge=0)
+    """Weight of L1 between spatial affinities of features (FAKD; 10 in the paper)."""
+    vid: float | None = Field(default=None, ge=0)
+    """Weight of PISR's variational feature loss (1e-6 in the paper)."""
+    imitation: float | None = Field(default=None, ge=0)
+    """Weight of L1 between PISR's compact feature and the small picture (1e-4 in the paper)."""
+
     loss: Literal["l1", "mse", "charbonnier"] = "l1"
     lr: float = Field(default=1e-3, gt=0)
     lr_end: float = Field(default=1e-6, ge=0)
     warmup: int = Field(default=500, ge=0)
     """Steps of linear rise to `lr`; one cosine leads from there to `lr_end` at the last step."""
     ema: float = Field(default=0.999, ge=0, lt=1)
+    clip: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient."""
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     """Through torch.compile: faster steps after half a minute; on a CPU it needs g++."""
@@ -67,12 +104,19 @@ class Recipe(BaseModel):
 
     def digest(self) -> str:
         """Short name of exactly these settings."""
-        text = json.dumps(self.model_dump(), sort_keys=True)
+        text = json.dumps(self.model_dump(exclude_none=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_toml(self) -> str:
         values = self.model_dump(exclude_none=True)
-        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+        return "".join(f"{key} = {toml(value)}\n" for key, value in values.items())
+
+
+def toml(value: Any) -> str:
+    """A value of a recipe as TOML: JSON, but for tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(v)}" for key, v in value.items()) + "}"
+    return json.dumps(value)
 
 
 def load_recipe(
@@ -88,7 +132,12 @@ def load_recipe(
     settings = dict(parse_override(text) for text in overrides)
     if settings.pop("quick", False):
         values |= quick
+        small = QUICK_TEACHERS.get(str(values.get("teacher")))
+        if small is not None:
+            values.setdefault("teacher_config", small)
     values |= settings
+    if values.get("teacher") == "none":  # said, or in the file: the same as not said
+        del values["teacher"]
     try:
         return Recipe(**values)
     except ValidationError as error:

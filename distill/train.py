@@ -17,21 +17,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgesr.distill.data import PhotoSet, draw_batch
-from edgesr.distill.evaluate import Pair, Score, evaluate, mean_score
-from edgesr.distill.losses import LOSSES
+from edgesr.distill.evaluate import Score
+from edgesr.distill.lesson import Lesson, Parts, Run
 from edgesr.distill.recipe import Recipe
-from edgesr.errors import EdgesrError, ModelError, UsageError
+from edgesr.errors import EdgesrError, UsageError
 from edgesr.files import replacing
-from edgesr.networks import build, checkpoint, deployed
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,46 +57,37 @@ class State:
 def train(
     recipe: Recipe,
     photos: PhotoSet,
-    pairs: list[Pair],
+    lesson: Lesson,
     *,
     out: Path,
     resume: bool = False,
     device: str = "auto",
-    start: dict[str, Tensor] | None = None,
-    terms: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> State:
-    """Train `recipe.student` on `photos`, validating on `pairs`, in the run folder `out`.
+    """Train `lesson.model` on `photos`, judging it by `lesson.score`, in the run folder `out`.
 
-    start   tensors to begin with, by name; those that do not fit are left at random
-    terms   licence of the photos, recorded with the weights
     stop    asked after each step; True saves and returns early
-    Raises UsageError when `out` holds a run and `resume` is False, or another recipe.
+    Raises UsageError when `out` holds a run and `resume` is False, or another recipe; EdgesrError
+    when a term of the loss is no number any more.
     """
-    torch.manual_seed(recipe.seed)
     where = torch.device(choose_device(device))
-    raw = build(recipe.student, recipe.scale)
-    if start:
-        take_fitting(raw, start)
-    raw = raw.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainable = [p for p in raw.parameters() if p.requires_grad]
+    raw = lesson.model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    helpers = lesson.helpers.to(where)
+    trainable = [p for p in (*raw.parameters(), *helpers.parameters()) if p.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
     average = {name: t.detach().clone() for name, t in raw.state_dict().items()}
     state = State(data=photos.digest)
     open_run(out, recipe, resume=resume)
     if resume and (out / "state.safetensors").is_file():
-        state = load_state(out / "state.safetensors", raw, optimizer, average)
+        state = load_state(out / "state.safetensors", raw, helpers, optimizer, average)
         if state.data not in ("", photos.digest):
             raise UsageError(f"{out} was trained on other photos: resume with the same --data")
-    spec = checkpoint.spec_of(recipe.student, deployed(raw), recipe=recipe.digest())
-    spec = spec.replace(terms=terms)
-    model = compiled(raw) if recipe.compile else raw
-    loss_of = LOSSES[recipe.loss]
-    bf16 = torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+    runs = compiled(raw) if recipe.compile and lesson.compilable else raw
+    objective = lesson.objective(in_precision(runs, recipe.precision, where))
 
-    model.train()
-    losses: list[Tensor] = []
+    raw.train()
+    losses: list[dict[str, Tensor]] = []
     began, began_step = time.perf_counter(), state.step
     earlier = state.seconds
     while state.step < recipe.steps:
@@ -120,15 +107,16 @@ def train(
                 full_range=recipe.full_range,
             )
         )
-        with bf16:
-            output = model(small)
-        loss = loss_of(output.float(), truth)
+        parts = objective(small, truth)
+        loss = sum_of(parts)
         optimizer.zero_grad()
         loss.backward()
+        if recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(trainable, recipe.clip)
         optimizer.step()
         state.step += 1
         update_average(average, raw, decay=min(recipe.ema, state.step / (state.step + 10)))
-        losses.append(loss.detach())
+        losses.append({name: term.detach() for name, term in parts.items()})
 
         finished = state.step == recipe.steps
         stopping = stop()
@@ -138,39 +126,53 @@ def train(
         elapsed = time.perf_counter() - began
         state.seconds = earlier + elapsed
         rate = (state.step - began_step) / elapsed
+        terms = {name: float(torch.stack([p[name] for p in losses]).mean()) for name in parts}
+        require_finite(terms, state.step, recipe)
         score = None
-        if validate and math.isfinite(float(loss.detach())):
-            score = validate_average(recipe, average, pairs)
-            facts = spec.replace(metrics={"validation": asdict_score(score)})
+        if validate:
+            score = lesson.score(average)
             if score.psnr_y > state.best:
                 state.best = score.psnr_y
-                checkpoint.save(out / "best.safetensors", average, spec=facts, model=raw)
-            checkpoint.save(out / "last.safetensors", average, spec=facts, model=raw)
+                lesson.save(out / "best.safetensors", average, score)
+            lesson.save(out / "last.safetensors", average, score)
         report = Progress(
             step=state.step,
             steps=recipe.steps,
-            loss=float(torch.stack(losses).mean()),
+            loss=sum(terms.values()),
             lr=lr,
             steps_per_second=rate,
             eta=(recipe.steps - state.step) / rate,
             score=score,
             best=state.best,
         )
-        if not math.isfinite(report.loss):
-            raise EdgesrError(
-                f"training diverged before step {state.step} (the loss is {report.loss}): "
-                f"try a smaller rate, for example --set lr={recipe.lr / 4:g}"
-            )
         if score is not None:
-            append_log(out / "log.csv", report, seconds=state.seconds)
+            append_log(out / "log.csv", report, terms=terms, seconds=state.seconds)
         losses.clear()
         if finished or stopping or state.step % recipe.save_every == 0:
-            save_state(out / "state.safetensors", raw, optimizer, average, state)
+            save_state(out / "state.safetensors", raw, helpers, optimizer, average, state)
         if on_progress is not None:
             on_progress(report)
         if stopping:
             break
     return state
+
+
+def sum_of(parts: Parts) -> Tensor:
+    terms = list(parts.values())
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def require_finite(terms: dict[str, float], step: int, recipe: Recipe) -> None:
+    """Raises EdgesrError, naming the term that is no number any more."""
+    for name, value in terms.items():
+        if not math.isfinite(value):
+            raise EdgesrError(
+                f"training diverged before step {step} (the loss {name!r} is {value}): "
+                f"try a smaller rate, for example --set lr={recipe.lr / 4:g}"
+            )
 
 
 def choose_device(device: str) -> str:
@@ -188,6 +190,16 @@ def compiled(model: nn.Module) -> nn.Module:
     return torch.compile(model)  # type: ignore[return-value]
 
 
+def in_precision(model: nn.Module, precision: str, where: torch.device) -> Run:
+    """The network alone runs in bf16; losses are computed in what they are given, float32."""
+
+    def run(x: Tensor) -> Any:
+        with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bf16"):
+            return model(x)
+
+    return run
+
+
 def learning_rate(step: int, recipe: Recipe) -> float:
     """Linear rise over `warmup` steps, then one cosine down to `lr_end`."""
     if step < recipe.warmup:
@@ -200,35 +212,11 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 def update_average(average: dict[str, Tensor], model: nn.Module, *, decay: float) -> None:
     """Exponential moving average of the weights, the ones that are kept."""
     pairs = [(average[name], t) for name, t in model.state_dict().items()]
-    torch._foreach_lerp_([a for a, _ in pairs], [t for _, t in pairs], 1 - decay)
-
-
-def validate_average(recipe: Recipe, average: dict[str, Tensor], pairs: list[Pair]) -> Score:
-    """Mean score of the averaged weights in their deployed form, in float32."""
-    model = build(recipe.student, recipe.scale)
-    model.load_state_dict(average)
-    return mean_score(evaluate(luma_function(deployed(model)), pairs, scale=recipe.scale))
-
-
-def luma_function(model: nn.Module) -> Callable[[Array], Array]:
-    """A network as a function of one (H, W) float32 luma plane in 0..1."""
-
-    @torch.no_grad()
-    def upscale(luma: Array) -> Array:
-        picture = torch.from_numpy(np.ascontiguousarray(luma))[None, None]
-        return model(picture.to(memory_format=torch.channels_last))[0, 0].numpy()
-
-    return upscale
-
-
-def take_fitting(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
-    """Copy every tensor whose name and shape fit; the names of those that did not."""
-    own = model.state_dict()
-    fitting = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
-    if not fitting:
-        raise ModelError("init: no tensor of that checkpoint fits this network")
-    model.load_state_dict(fitting, strict=False)
-    return sorted(set(own) - set(fitting))
+    floats = [(a, t) for a, t in pairs if t.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floats], [t for _, t in floats], 1 - decay)
+    for a, t in pairs:
+        if not t.is_floating_point():  # batch normalisation counts its batches
+            a.copy_(t)
 
 
 def open_run(out: Path, recipe: Recipe, *, resume: bool) -> None:
@@ -251,10 +239,12 @@ def open_run(out: Path, recipe: Recipe, *, resume: bool) -> None:
         raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
 
 
-def append_log(path: Path, report: Progress, *, seconds: float) -> None:
+def append_log(path: Path, report: Progress, *, terms: dict[str, float], seconds: float) -> None:
     row = asdict(report) | {"seconds": seconds}
     score = row.pop("score")
     row |= {"psnr_y": score["psnr_y"], "ssim_y": score["ssim_y"]}
+    if len(terms) > 1:
+        row |= {f"loss_{name}": value for name, value in terms.items()}
     new = not path.is_file()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(row))
@@ -263,19 +253,17 @@ def append_log(path: Path, report: Progress, *, seconds: float) -> None:
         writer.writerow(row)
 
 
-def asdict_score(score: Score) -> dict[str, float]:
-    return {"psnr_y": round(score.psnr_y, 4), "ssim_y": round(score.ssim_y, 5)}
-
-
 def save_state(
     path: Path,
     model: nn.Module,
+    helpers: nn.Module,
     optimizer: Any,
     average: dict[str, Tensor],
     state: State,
 ) -> None:
     """Everything that the next step depends on, in one file, written beside and renamed."""
     tensors = {f"model/{n}": t for n, t in model.state_dict().items()}
+    tensors |= {f"helper/{n}": t for n, t in helpers.state_dict().items()}
     tensors |= {f"average/{n}": t for n, t in average.items()}
     for index, entry in optimizer.state_dict()["state"].items():
         tensors |= {f"adam/{index}/{n}": t for n, t in entry.items()}
@@ -285,7 +273,11 @@ def save_state(
 
 
 def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
+    path: Path,
+    model: nn.Module,
+    helpers: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
 ) -> State:
     tensors = load_file(path)
     with safe_open(path, framework="pt") as file:
@@ -295,6 +287,7 @@ def load_state(
         return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
     model.load_state_dict(part("model/"))
+    helpers.load_state_dict(part("helper/"))
     for name, tensor in part("average/").items():
         average[name].copy_(tensor)
     parameters = optimizer.param_groups[0]["params"]

@@ -13,14 +13,19 @@ from edgesr.cli_run import DEFAULT_MODEL, Backend, Json, ModelName, Precision, Q
 from edgesr.errors import MissingDependency, UsageError
 
 DISTILL_EXAMPLE = (
-    "edgesr distill --teacher none --student ecbsr-m4c16 --scale 2 --data photos/ --out runs/mine"
+    "edgesr distill --teacher rrdb --student ecbsr-m4c16 --scale 2 --data photos/ --out runs/mine"
 )
 
 
 def distill(
     teacher: Annotated[
-        str, typer.Option("--teacher", help="none: plain training. Teachers are yet to come.")
-    ] = "none",
+        str | None,
+        typer.Option(
+            "--teacher",
+            help="none, pisr, a network (rrdb, edsr, ...), or a file; several joined by +.",
+            show_default="none",
+        ),
+    ] = None,
     student: Annotated[
         str | None,
         typer.Option("--student", help="The network to train.", show_default="ecbsr-m10c16"),
@@ -53,6 +58,10 @@ def distill(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Train without the teacher too: what was it worth?"),
+    ] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     threads: Threads = None,
     terms: Annotated[
@@ -61,12 +70,11 @@ def distill(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a small network on your photos; the run folder ends with a model.onnx.
+    """Train a small network on your photos; the run folder ends with a model.onnx and a report.
 
-    Ctrl-C saves and stops; --resume goes on as if it had never been stopped.
+    A teacher without weights is trained first. Ctrl-C saves and stops; --resume goes on as if it
+    had never been stopped.
     """
-    if teacher != "none":
-        raise UsageError(f"--teacher {teacher!r} is not there yet: --teacher none trains plainly")
     if data is None:
         raise UsageError(f"--data is missing, a folder of photos. For example: {DISTILL_EXAMPLE}")
     need_training("edgesr distill")
@@ -76,7 +84,9 @@ def distill(
     from edgesr.distill.recipe import load_recipe
     from edgesr.distill.run import distill as run
 
-    settings = load_recipe(recipe, overrides=set_ or [], student=student, scale=scale)
+    settings = load_recipe(
+        recipe, overrides=set_ or [], student=student, scale=scale, teacher=teacher
+    )
     if threads is not None:
         if threads < 1:
             raise UsageError(f"--threads {threads}: 1 or more")
@@ -90,10 +100,12 @@ def distill(
             val=val,
             out=out,
             resume=resume,
+            compare=compare,
             device=device,
             terms=terms,
             on_decode=meter.decoded,
             on_progress=meter.update,
+            on_note=meter.note,
             stop=stopped,
         )
     if json_:
@@ -103,17 +115,45 @@ def distill(
     typer.echo(
         f"{out / 'model.onnx'}: {result.psnr_y:.2f} dB on {result.validation} "
         f"(bicubic {result.bicubic_psnr_y:.2f}, {gain:+.2f}) after {result.steps} steps, "
-        f"{result.minutes:.1f} min"
+        f"{result.minutes:.1f} min; {out / 'report.html'}"
     )
+    if result.plain_psnr_y is not None:
+        worth = result.psnr_y - result.plain_psnr_y
+        typer.echo(
+            f"without the teacher {result.plain_psnr_y:.2f} dB: it was worth {worth:+.2f} dB"
+        )
 
 
 def eval_(
     data: Annotated[
         Path,
-        typer.Option("--data", metavar="DIR", help="NAME_HR/NAME_LR pairs, or HR pictures alone."),
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="A folder of NAME_HR/NAME_LR pairs or of HR pictures alone, a folder of such "
+            "sets, a clip, or a folder of clips.",
+        ),
     ],
     model: ModelName = DEFAULT_MODEL,
     scale: Scale = None,
+    lpips: Annotated[
+        str | None,
+        typer.Option("--lpips", metavar="NET", help="LPIPS too: alex, vgg or torchvision's file."),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            "--crf", help="Of clips: the small one goes through x264.", show_default="as it is"
+        ),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option("--frames", help="Of each clip the first so many.", show_default="all"),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="A row for every picture or frame."),
+    ] = None,
     backend: Backend = "auto",
     precision: Precision = "fp32",
     threads: Threads = None,
@@ -123,20 +163,50 @@ def eval_(
     """PSNR and SSIM of a model by the published protocol, beside bicubic.
 
     Luma (BT.601 studio), `scale` pixels cropped from each side, output rounded to 8 bit. Where
-    there are HR pictures alone, MATLAB's bicubic makes the small ones.
+    there are HR pictures or clips alone, MATLAB's bicubic makes the small ones. Of clips also what
+    moves from frame to frame that should not: flicker, and the error against the frame before,
+    moved. A folder of several sets gives the mean of each.
     """
-    from edgesr.distill.evaluate import evaluate_model
+    if csv is not None and not csv.absolute().parent.is_dir():
+        raise UsageError(f"--csv {csv} cannot be written: there is no folder {csv.parent}")
+    distance = None
+    if lpips is not None:
+        need_training("edgesr eval --lpips")
+        from edgesr.distill.lpips import load_lpips
 
-    table = evaluate_model(
-        model, data, scale=scale, backend=backend, precision=precision, threads=threads
+        distance = load_lpips(lpips)
+    from edgesr.distill.evaluate import More, evaluate_sets
+    from edgesr.distill.scores import summary_lines, to_dict, write_csv
+
+    said = time.monotonic()
+
+    def tell(name: str, total: int | None, done: int) -> None:
+        nonlocal said
+        if not quiet and time.monotonic() >= said + 5.0:
+            said = time.monotonic()
+            typer.echo(f"{name}: {done}" + ("" if total is None else f"/{total}"), err=True)
+
+    tables = evaluate_sets(
+        model,
+        data,
+        scale=scale,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        more=More(ms_ssim=True, lpips=distance),
+        crf=crf,
+        frames=frames,
+        on_progress=tell,
     )
+    if csv is not None:
+        write_csv(csv, tables)
     if json_:
-        typer.echo(json.dumps(table.to_dict(), indent=2))
+        typer.echo(json.dumps(to_dict(tables), indent=2))
         return
-    for line in table.lines():
+    for line in tables[0].lines() if len(tables) == 1 else summary_lines(tables):
         typer.echo(line)
     if not quiet:
-        typer.echo(f"{table.runs}; PSNR-Y in dB, SSIM-Y", err=True)
+        typer.echo(f"{tables[0].model}, {tables[0].runs}; PSNR in dB", err=True)
 
 
 def export(

@@ -58,6 +58,13 @@ class TrainingMeter:
     def decoded(self, done: int, total: int) -> None:
         self._show(done, total, "photos decoded", last=done == total)
 
+    def note(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False)
+        elif not self._quiet:
+            typer.echo(text, err=True)
+
     def update(self, progress: Progress) -> None:
         score = progress.score
         best = "" if progress.best < 0 else f", best {progress.best:.2f} dB"

@@ -1,4 +1,4 @@
-"""Frames for RGB models: Y'CbCr to R'G'B' and back, by the stream's own matrix, range and siting."""
+"""Frames for RGB models: Y'CbCr to RGB and back, by the stream's own matrix, range and siting."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ class Upscale:
     As many frames are worked on at once as the session runs in parallel, each in a thread of its
     own; they come back in order. Close it when done: the threads end.
 
-    Raises ModelError for a model with state or of one fixed size, MediaError when the picture changes its size
-    or format in the middle of the stream.
+    Raises ModelError for a model with state or of one fixed size, MediaError when the picture
+    changes its size or format in the middle of the stream.
     """
 
     def __init__(

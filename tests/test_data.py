@@ -146,3 +146,27 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "p" / "broken.jpg").write_text("not a picture")
     with pytest.raises(MediaError, match=r"broken\.jpg"):
         load_photos(tmp_path / "p", scale=2, copies=(1.0,), patch=16)
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_rgb_is_the_photo_itself(tmp_path: Path, scale: int) -> None:
+    folder = write_photos(tmp_path / "p", 2, height=98, width=131)
+    photos = load_photos(folder, scale=scale, copies=(1.0,), patch=8, colour="rgb")
+    hr, lr = photos.pair(1)
+    truth = cv2.imread(str(folder / "001.png"))[:, :, ::-1]
+    truth = truth[: 98 // scale * scale, : 131 // scale * scale]
+    np.testing.assert_array_equal(hr, truth)
+    np.testing.assert_array_equal(lr, downscale(truth, scale))
+
+
+def test_rgb_batches_are_the_luma_batches_in_colour(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "p", 3)
+    batches = {}
+    for colour in ("y", "rgb"):
+        photos = load_photos(folder, scale=2, copies=(1.0,), patch=16, colour=colour)
+        batches[colour] = draw_batch(photos, seed=1, step=7, full_range=0.0, **DRAW)
+    for luma, rgb in zip(batches["y"], batches["rgb"], strict=True):
+        assert rgb.shape == (luma.shape[0], 3, *luma.shape[2:])
+        assert rgb.flags.c_contiguous
+        as_luma = np.stack([rgb_to_y(np.moveaxis(crop, 0, 2) * 255) for crop in rgb])
+        assert np.abs(as_luma - luma[:, 0] * 255).max() <= 1 / 128

@@ -16,6 +16,7 @@ from edgesr.networks.ecbsr import Ecbsr
 from edgesr.networks.facts import count_macs, count_parameters, measure_halo
 
 SCALES = (2, 3, 4)
+SMALL_ONES = [name for name in NETWORKS if name.startswith(("espcn", "fsrcnn", "ecbsr"))]
 SIZES = [(1, 1), (5, 7), (16, 16), (23, 40), (41, 33)]
 
 # (training form, deployed form), counted on the official modules; None: not published.
@@ -77,7 +78,7 @@ def test_multiply_adds_are_the_published_ones(key: tuple[str, int], giga: float)
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", SMALL_ONES)
 def test_output_is_scale_times_as_large(name: str, scale: int) -> None:
     model = build(name, scale)
     channels = 1 if model.colour == "y" else 3

@@ -104,6 +104,7 @@ def test_run_folder_is_complete_and_says_what_it_is(photos: Path, tmp_path: Path
         "best.safetensors",
         "state.safetensors",
         "model.onnx",
+        "report.html",
         "summary.json",
     }
     _, spec = checkpoint.load(out / "best.safetensors")

@@ -58,17 +58,7 @@ class PisrTeacher(nn.Module):
     def __init__(self, config: PisrConfig) -> None:
         super().__init__()
         self.config = config
-        d, s = config.features, config.shrunk
-        squeeze = nn.Sequential(
-            nn.Conv2d(1, d, 5, padding=2),
-            nn.PReLU(),
-            nn.Conv2d(d, d, 5, stride=config.scale, padding=2),
-            nn.PReLU(),
-            nn.Conv2d(d, s, 3, padding=1),
-            nn.PReLU(),
-            nn.Conv2d(s, 1, 3, padding=1),
-        )
-        self.encoder = nn.Sequential(squeeze)
+        self.encoder = encoder(config.scale, features=config.features, shrunk=config.shrunk)
         self.decoder = Fsrcnn(config.decoder())
 
     def forward(self, large: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,6 +100,20 @@ class PisrStudent(nn.Module):
         y = feature(self.backbone, x)
         scale = 0.1 * F.softplus(self.expanding_var(y)) + 1e-8
         return self.backbone.last_part(y), self.expanding_mean(y), scale
+
+
+def encoder(scale: int, *, channels: int = 1, features: int = 56, shrunk: int = 12) -> nn.Module:
+    """(N, C, sH, sW) -> the compact feature (N, C, H, W)."""
+    squeeze = nn.Sequential(
+        nn.Conv2d(channels, features, 5, padding=2),
+        nn.PReLU(),
+        nn.Conv2d(features, features, 5, stride=scale, padding=2),
+        nn.PReLU(),
+        nn.Conv2d(features, shrunk, 3, padding=1),
+        nn.PReLU(),
+        nn.Conv2d(shrunk, channels, 3, padding=1),
+    )
+    return nn.Sequential(squeeze)
 
 
 def merge(model: PisrStudent) -> Fsrcnn:
