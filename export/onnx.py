@@ -30,7 +30,7 @@ from edgesr.export.rewrite import Applied, rewrite
 from edgesr.export.verify import Difference, check_inputs, compare
 from edgesr.files import replacing
 from edgesr.models import shipped
-from edgesr.networks import deployed
+from edgesr.networks import NETWORKS, deployed
 from edgesr.spec import METADATA_KEY, IoSpec, ModelSpec
 
 Array = np.ndarray[Any, Any]
@@ -39,7 +39,7 @@ OPSET = 17
 IR_VERSION = 8
 MAX_SIZE = 16384
 TOLERANCE = 1e-4
-"""Largest allowed difference to torch in float32, on a 0..1 scale."""
+"""Largest allowed difference to torch in float32, of the largest value or of 1."""
 
 
 class ParityError(EdgesrError):
@@ -95,20 +95,51 @@ def export_onnx(
 ) -> OnnxReport:
     """Merge, export, rewrite, tidy, compare, and only then write `path`.
 
-    Takes the training form; it stays untouched. Raises ParityError past `TOLERANCE`; with uint8 a
-    value may differ by one level, where float32 rounding falls to the other side.
+    Takes the training form; it stays untouched. A network with state becomes one step of it, see
+    `edgesr.export.step`. Raises ParityError past `TOLERANCE`; with uint8 a value may differ by one
+    level, where float32 rounding falls to the other side. UsageError for what has no deployable.
     """
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
     network = deployed(model)
+    if spec.state:
+        return export_step(network, spec, path, io=io)
+    known = NETWORKS.get(spec.network)
+    if known is not None and known.kind != "picture":
+        raise UsageError(
+            f"{spec.network} sees whole clips, or the truth: it can teach, but not be deployed"
+        )
     module = network if io == "float32" else Uint8Io(network).eval()
     if io == "uint8":
         spec = spec.replace(io=IoSpec(dtype="uint8", range=(0.0, 255.0)))
-    rewritten, applied = rewrite(trace(module, spec))
-    graph = tidy(rewritten, spec)
-    difference = parity(graph, module, spec)
-    limit = TOLERANCE if io == "float32" else 1.0
-    if not difference.max_abs <= limit:  # also true for NaN
+    graph, applied = rewrite(trace(module, spec))
+    graph = tidy(graph, spec)
+    return write(graph, spec, path, parity(graph, module, spec), applied)
+
+
+def export_step(
+    network: Any, spec: ModelSpec, path: Path, *, io: Literal["float32", "uint8"]
+) -> OnnxReport:
+    from edgesr.export.step import step_parity, trace_step
+
+    if io != "float32":
+        raise UsageError(f"{spec.name} keeps state between frames: --io float32 is what it has")
+    graph, applied = rewrite(trace_step(network, spec))
+    graph = tidy(graph, spec)
+    return write(graph, spec, path, step_parity(graph, network, spec), applied)
+
+
+def write(
+    graph: onnx.ModelProto,
+    spec: ModelSpec,
+    path: Path,
+    difference: Difference,
+    applied: list[Applied],
+) -> OnnxReport:
+    """Raises ParityError, and writes nothing, where the difference is too large."""
+    floats = spec.io.dtype == "float32"
+    limit = TOLERANCE if floats else 1.0  # a level
+    if not (difference.within(limit) if floats else difference.max_abs <= limit):
         raise ParityError(f"{spec.name}: ONNX differs from torch: {difference}, allowed {limit:g}")
     with replacing(path) as part:
         part.write_bytes(graph.SerializeToString())
@@ -199,6 +230,10 @@ def tidy(graph: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     ):
         del holder.metadata_props[:]
         holder.doc_string = ""
+    if [(entry.domain, entry.version) for entry in graph.opset_import] != [("", OPSET)]:
+        raise ParityError(
+            f"{spec.name} uses operators that cannot be brought down to opset {OPSET}"
+        )
     widen_slopes(graph)
     onnx.helper.set_model_props(graph, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(graph, full_check=True)

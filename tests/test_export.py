@@ -192,7 +192,12 @@ def test_check_inputs_are_noise_and_a_real_photo_at_odd_and_even_sizes() -> None
 def test_compare_counts_and_refuses_other_shapes() -> None:
     inputs = [np.zeros((1, 1, 2, 2), np.float32)] * 2
     found = compare(lambda x: x, lambda x: x + 0.5, inputs)
-    assert (found.max_abs, found.mean_abs, found.inputs) == (0.5, 0.5, 2)
+    assert (found.max_abs, found.mean_abs, found.largest, found.inputs) == (0.5, 0.5, 0.0, 2)
+    assert found.within(0.5)
+    assert not found.within(0.4)
+    assert compare(lambda x: x + 9, lambda x: x + 9.5, inputs).within(0.06)  # of the largest, 9
+    lost = compare(lambda x: x, lambda x: x * np.nan, inputs)
+    assert not lost.within(1e9)
     with pytest.raises(ValueError, match="outputs are"):
         compare(lambda x: x, lambda x: x[..., :1], inputs)
 
@@ -223,3 +228,53 @@ def test_shipped_checkpoints_give_the_shipped_onnx() -> None:
         assert_close(run(entry.onnx, picture), expected, dtype="float32")
         assert entry.training["terms"] == spec.terms
         json.dumps(dict(entry.training))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_network_with_state_becomes_one_step(tmp_path: Path, scale: int) -> None:
+    """Our own look: a clip of odd size through ONNX Runtime, its state fed back, against torch."""
+    torch.manual_seed(0)
+    model = build("causal-r2c8", scale).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+    report = export_onnx(model, checkpoint.spec_of("causal-r2c8", model), tmp_path / "m.onnx")
+    assert [state.name for state in report.spec.state] == ["previous", "hidden"]
+    assert report.spec.halo is None
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    clip = np.random.default_rng(0).random((2, 7, 1, 21, 34), dtype=np.float32)
+    state = [np.zeros((2, 1, 21, 34), np.float32), np.zeros((2, 8, 21, 34), np.float32)]
+    pictures = []
+    for t in range(7):
+        feeds = {"x": clip[:, t], "previous": state[0], "hidden": state[1]}
+        picture, *state = session.run(["y", "previous_out", "hidden_out"], feeds)
+        pictures.append(picture)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(clip)).numpy()
+    assert_close(np.stack(pictures, axis=1), expected, dtype="float32")
+    assert np.abs(state[1]).max() > 0  # the state is not idle
+
+
+def test_what_has_no_deployable_is_refused(tmp_path: Path) -> None:
+    for name in ("basicvsr-15", "pisr-teacher"):
+        with torch.device("meta"):
+            model = build(name, 4)
+        spec = checkpoint.spec_of(name, model, measured=False)
+        with pytest.raises(UsageError, match="can teach, but not be deployed"):
+            export_onnx(model, spec, tmp_path / "m.onnx")
+    model = build("causal-r2c8", 2)
+    spec = checkpoint.spec_of("causal-r2c8", model)
+    with pytest.raises(UsageError, match="keeps state between frames: --io float32"):
+        export_onnx(model, spec, tmp_path / "m.onnx", io="uint8")
+
+
+def test_a_graph_that_stays_at_a_newer_opset_is_refused(tmp_path: Path) -> None:
+    class Reflected(torch.nn.Module):
+        """Its padding exists in opset 18 only, as far as torch's exporter can tell."""
+
+        def forward(self, x):
+            return torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect").mean(dim=(2, 3))
+
+    spec = ModelSpec(name="reflected", network="reflected", scale=1, colour="y", halo=None)
+    with pytest.raises(ParityError, match="cannot be brought down to opset 17"):
+        export.tidy(export.trace(Reflected().eval(), spec), spec)

@@ -661,3 +661,31 @@ def test_causal_state_fits_the_spec_and_the_step() -> None:
     started = model.start(frame)
     assert torch.equal(started.previous, zeros[0])
     assert torch.equal(started.hidden, zeros[1])
+
+
+@pytest.mark.parametrize("name", ["basicvsr", "iconvsr"])
+def test_whole_clips_export_at_a_fixed_length(name: str) -> None:
+    """Not a deployable, but its operators are all there: ONNX Runtime against torch."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from edgesr.export.onnx import quiet
+
+    if name == "basicvsr":
+        model = randomised(BasicVsr(BasicVsrConfig(scale=4, **SMALL)))
+    else:
+        model = randomised(IconVsr(IconVsrConfig(scale=4, **SMALL_ICON)))
+    clip = torch.rand(1, 3 if name == "basicvsr" else 5, 3, 33, 40)
+    with quiet():
+        program = torch.onnx.export(
+            model,
+            (clip,),
+            dynamo=True,
+            opset_version=17,
+            external_data=False,
+            verbose=False,
+            input_names=["x"],
+        )
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    got = session.run(None, {"x": clip.numpy()})[0]
+    expected = run(model, clip)
+    largest = max(1.0, float(expected.abs().max()))
+    assert np.abs(got - expected.numpy()).max() <= 1e-4 * largest
