@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
+
+from edgesr.zoo import NetworkFacts, networks
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -39,6 +42,7 @@ def main() -> None:
     text = (ROOT / "README.md").read_text()
     text = fill(text, "table", speed_table(speed, quality))
     text = fill(text, "quality", quality_table(quality))
+    text = fill(text, "networks", network_list(networks()))
     (ROOT / "README.md").write_text(text)
 
 
@@ -98,6 +102,28 @@ def quality_table(quality: dict[str, Any]) -> str:
         name = row["name"].removesuffix(f"-x{row['scale']}")
         lines.append(f"| {name} | {row['scale']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def network_list(facts: list[NetworkFacts]) -> str:
+    """One paragraph a kind: the networks and their parameters, deployed, at their least scale."""
+    kinds = {
+        ("picture", "y"): "On luma",
+        ("picture", "rgb"): "On RGB",
+        ("video", "rgb"): "On clips of RGB",
+        ("video", "y"): "On luma, frame by frame with a state",
+        ("teacher", "y"): "A teacher that sees the truth",
+    }
+    lines = []
+    for (kind, colour), title in kinds.items():
+        first = {f.name: f for f in reversed(facts) if (f.kind, f.colour) == (kind, colour)}
+        names = [f"`{f.name}` {rounded(f.deployed)}" for f in reversed(first.values())]
+        lines.append(f"{title}: {', '.join(names)}.\n")
+    lines.append("Parameters as deployed, at the smallest scale; `edgesr models` tells the rest.\n")
+    return "\n".join(textwrap.fill(line, 105) + "\n" for line in lines)
+
+
+def rounded(count: int) -> str:
+    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.0f}K"
 
 
 if __name__ == "__main__":

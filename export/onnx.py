@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from edgesr.errors import EdgesrError, ModelError, UsageError
+from edgesr.export.opset import OPSET, lowered
 from edgesr.export.rewrite import Applied, rewrite
 from edgesr.export.verify import Difference, check_inputs, compare
 from edgesr.files import replacing
@@ -35,7 +36,6 @@ from edgesr.spec import METADATA_KEY, IoSpec, ModelSpec
 
 Array = np.ndarray[Any, Any]
 
-OPSET = 17
 IR_VERSION = 8
 MAX_SIZE = 16384
 TOLERANCE = 1e-4
@@ -188,17 +188,7 @@ def trace(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
             dynamic_shapes={"x": sizes},
         )
     assert program is not None
-    return without_num_outputs(program.model_proto)
-
-
-def without_num_outputs(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Split has this attribute from opset 18 on; the exporter leaves it behind when going down."""
-    for node in graph.graph.node:
-        if node.op_type == "Split":
-            kept = [a for a in node.attribute if a.name != "num_outputs"]
-            del node.attribute[:]
-            node.attribute.extend(kept)
-    return graph
+    return lowered(program.model_proto)
 
 
 def raised(side: int, spec: ModelSpec) -> int:
@@ -230,13 +220,16 @@ def tidy(graph: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     ):
         del holder.metadata_props[:]
         holder.doc_string = ""
-    if [(entry.domain, entry.version) for entry in graph.opset_import] != [("", OPSET)]:
-        raise ParityError(
-            f"{spec.name} uses operators that cannot be brought down to opset {OPSET}"
-        )
     widen_slopes(graph)
     onnx.helper.set_model_props(graph, {METADATA_KEY: spec.to_json()})
-    onnx.checker.check_model(graph, full_check=True)
+    imports = [(entry.domain, entry.version) for entry in graph.opset_import]
+    try:
+        if imports != [("", OPSET)]:
+            raise onnx.checker.ValidationError(f"it imports {imports}")
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())
+        raise ParityError(f"{spec.name} is no valid graph of opset {OPSET}: {reason}") from error
     return graph
 
 

@@ -14,7 +14,8 @@ import onnxruntime
 import torch
 from torch.export import Dim
 
-from edgesr.export.onnx import MAX_SIZE, OPSET, quiet
+from edgesr.export.onnx import MAX_SIZE, quiet
+from edgesr.export.opset import OPSET, lowered
 from edgesr.export.verify import Difference, check_inputs, compare
 from edgesr.networks.causal import Causal, CausalStep
 from edgesr.spec import ModelSpec
@@ -47,7 +48,7 @@ def trace_step(model: Causal, spec: ModelSpec) -> onnx.ModelProto:
             dynamic_shapes=dict.fromkeys(("x", *names), sizes),
         )
     assert program is not None
-    return program.model_proto
+    return lowered(program.model_proto)
 
 
 def step_parity(graph: onnx.ModelProto, model: Causal, spec: ModelSpec) -> Difference:

@@ -21,8 +21,7 @@ _X26X_PRESETS = (
     *("medium", "slow", "slower", "veryslow", "placebo"),
 )
 
-_QUANTISER = "quantiser"  # no option of FFmpeg's: set as global_quality
-_FF_QP2LAMBDA = 118
+_QUANTISER = "quantiser"  # no option of FFmpeg's: the bounds qmin and qmax drawn together
 _FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: durations reach the packets
 
 
@@ -169,16 +168,15 @@ def add_stream(
     """A video stream of an output container, set up and not yet opened."""
     if row.encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only: it prints past FFmpeg's log
-    known = {key: value for key, value in options.items() if key != _QUANTISER}
+    known = dict(options)
+    if _QUANTISER in known:  # global_quality does not arrive at the encoder through PyAV
+        known["qmin"] = known["qmax"] = str(max(1, int(known.pop(_QUANTISER))))
     stream = container.add_stream(row.encoder, rate=rate, options=known)
     context = stream.codec_context
     context.width, context.height = size
     context.pix_fmt = pixel_format
     context.time_base = time_base
     context.flags |= _FRAME_DURATION
-    if _QUANTISER in options:
-        context.qscale = True
-        context.global_quality = _FF_QP2LAMBDA * int(options[_QUANTISER])
     # PyAV asks for slice threads, by which x264 cuts each frame in slices and compresses less.
     context.thread_type = "AUTO"
     context.thread_count = threads or 0

@@ -599,6 +599,16 @@ def test_codecs(tmp_path: Path, clip: Path, ending: str, codec: str, capfd: Any)
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9", "mpeg4"])
+def test_crf_reaches_the_encoder(tmp_path: Path, clip: Path, codec: str) -> None:
+    sizes = []
+    for crf in (4, 28):
+        target = tmp_path / f"{codec}-{crf}.mp4"
+        encode_one(clip, target, codec=codec, crf=crf)
+        sizes.append(target.stat().st_size)
+    assert sizes[1] < 0.9 * sizes[0]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
