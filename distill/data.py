@@ -1,4 +1,4 @@
-"""Training pairs from a folder of photos: decoded once, cut fresh for every step.
+"""Training pairs from decoded pictures (`cache`), cut fresh for every step.
 
 Batch k is a pure function of (seed, k), so a resumed training sees the same crops as one that was
 never stopped, and no loader state is kept.
@@ -7,20 +7,16 @@ never stopped, and no loader state is kept.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
-from edgesr.bicubic import downscale, imresize
 from edgesr.errors import MediaError, UsageError
-from edgesr.files import replacing
 from edgesr.metrics import rgb_to_y
 
 Array = np.ndarray[Any, Any]
@@ -37,6 +33,8 @@ Colour = Literal["y", "rgb"]
 class PhotoSet:
     """All photos at both sizes, memory-mapped from the cache.
 
+    coded  LR pixels after compression, `versions` times for each photo; None: there are none
+
     Luma ("y") is studio range times 256 (uint16); "rgb" is uint8. Photo i has `shapes[i]` LR
     pixels from `lr_starts[i]`, and `scale` times as many rows and columns of HR pixels from
     `hr_starts[i]`.
@@ -50,6 +48,8 @@ class PhotoSet:
     scale: int
     digest: str
     colour: Colour = "y"
+    coded: Array | None = None
+    versions: int = 0
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -62,52 +62,13 @@ class PhotoSet:
         lr = self.lr[self.lr_starts[index] :][: height * width]
         return hr.reshape(*big, *hr.shape[1:]), lr.reshape(height, width, *lr.shape[1:])
 
-
-def load_photos(
-    folder: Path,
-    *,
-    scale: int,
-    copies: Sequence[float],
-    patch: int,
-    colour: Colour = "y",
-    leave_out: Collection[Path] = (),
-    progress: Callable[[int, int], None] | None = None,
-) -> PhotoSet:
-    """Decode every photo below `folder` once, or map what an earlier run has decoded.
-
-    The cache lies in $XDG_CACHE_HOME/edgesr/photos, named by the content of the photos. Photos
-    smaller than one crop are left out. Raises UsageError and MediaError.
-    """
-    files = [file for file in find_photos(folder) if file not in leave_out]
-    digest = digest_files(files, folder)
-    key = json.dumps(
-        [CACHE_VERSION, digest, scale, list(copies), patch, *(["rgb"] if colour == "rgb" else [])]
-    )
-    cache = cache_root() / "photos" / hashlib.sha256(key.encode()).hexdigest()[:24]
-    if not (cache / "index.json").is_file():
-        decode_photos(
-            files,
-            cache,
-            scale=scale,
-            copies=copies,
-            patch=patch,
-            colour=colour,
-            progress=progress,
-        )
-    index = json.loads((cache / "index.json").read_text())
-    if not index["shapes"]:
-        raise UsageError(f"--data {folder}: every photo is smaller than a crop of {patch} pixels")
-    hr, lr = (map_pixels(cache / name, colour) for name in pixel_files(colour))
-    return PhotoSet(
-        hr=hr,
-        lr=lr,
-        hr_starts=tuple(index["hr_starts"]),
-        lr_starts=tuple(index["lr_starts"]),
-        shapes=tuple((h, w) for h, w in index["shapes"]),
-        scale=scale,
-        digest=digest,
-        colour=colour,
-    )
+    def version(self, index: int, number: int) -> Array:
+        """LR of one photo as compressed version `number` has it: a view of the shape of LR."""
+        assert self.coded is not None
+        height, width = self.shapes[index]
+        start = self.lr_starts[index] * self.versions + number * height * width
+        lr = self.coded[start:][: height * width]
+        return lr.reshape(height, width, *lr.shape[1:])
 
 
 def pixel_files(colour: Colour) -> tuple[str, str]:
@@ -139,52 +100,17 @@ def digest_files(files: Sequence[Path], folder: Path) -> str:
     """Name of exactly these photos: SHA-256 over relative names and contents."""
     total = hashlib.sha256()
     for file in files:
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        content = hashlib.sha256(content_of(file)).hexdigest()
         total.update(f"{content} {file.relative_to(folder).as_posix()}\n".encode())
     return total.hexdigest()
 
 
-def decode_photos(
-    files: Sequence[Path],
-    cache: Path,
-    *,
-    scale: int,
-    copies: Sequence[float],
-    patch: int,
-    colour: Colour,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    """Fill a cache folder; `index.json` comes last and marks it complete."""
-    cache.mkdir(parents=True, exist_ok=True)
-    index: dict[str, list[Any]] = {"hr_starts": [], "lr_starts": [], "shapes": []}
-    hr_end = lr_end = 0
-    hr_name, lr_name = pixel_files(colour)
-    with (
-        replacing(cache / hr_name) as hr_part,
-        replacing(cache / lr_name) as lr_part,
-        hr_part.open("wb") as hr_file,
-        lr_part.open("wb") as lr_file,
-    ):
-        for done, file in enumerate(files):
-            photo = read_rgb(file)
-            for copy in copies:
-                hr = photo if copy == 1 else imresize(photo, Fraction(copy).limit_denominator(64))
-                rows, columns = hr.shape[0] // scale, hr.shape[1] // scale
-                if min(rows, columns) < patch:
-                    continue
-                hr = hr[: rows * scale, : columns * scale]
-                lr = downscale(hr, scale)
-                hr_file.write(stored(hr, colour).tobytes())
-                lr_file.write(stored(lr, colour).tobytes())
-                index["hr_starts"].append(hr_end)
-                index["lr_starts"].append(lr_end)
-                index["shapes"].append([rows, columns])
-                hr_end += rows * columns * scale**2
-                lr_end += rows * columns
-            if progress is not None:
-                progress(done + 1, len(files))
-    with replacing(cache / "index.json") as index_part:
-        index_part.write_text(json.dumps(index))
+def content_of(file: Path) -> bytes:
+    """Nothing, where it cannot be opened: `read_rgb` says so, and it is left out."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def read_rgb(file: Path) -> Array:
@@ -194,7 +120,7 @@ def read_rgb(file: Path) -> Array:
 
 def decode_picture(file: Path, flags: int) -> Array:
     """As OpenCV gives it, BGR or gray. Raises MediaError."""
-    content = np.fromfile(file, dtype=np.uint8)
+    content = np.frombuffer(content_of(file), dtype=np.uint8)
     picture = cv2.imdecode(content, flags) if content.size else None
     if picture is None:
         raise MediaError(f"{file}: not a picture that can be read")
@@ -216,15 +142,17 @@ def draw_batch(
     detail: float,
     redraw: float,
     full_range: float,
+    clean: float = 0.0,
 ) -> tuple[Array, Array]:
     """Batch number `step`, float32 in 0..1: LR (N, C, patch, patch) and HR, `scale` times that.
 
-    Luma of a share `full_range` of the crops is stretched to full range; RGB always has it.
+    Where photos have compressed versions, a share `clean` of LR is cut from none of them. Luma of
+    a share `full_range` of the crops is stretched to full range; RGB always has it.
     """
     rng = np.random.default_rng([seed, step])
     lr_crops, hr_crops = [], []
     for _ in range(batch):
-        lr, hr = draw_crop(photos, rng, patch=patch, detail=detail, redraw=redraw)
+        lr, hr = draw_crop(photos, rng, patch=patch, detail=detail, redraw=redraw, clean=clean)
         if rng.random() < full_range and photos.colour == "y":
             lr, hr = to_full_range(lr), to_full_range(hr)
         flips = int(rng.integers(8))  # one of the 8 flips and quarter turns
@@ -237,13 +165,22 @@ def draw_batch(
 
 
 def draw_crop(
-    photos: PhotoSet, rng: np.random.Generator, *, patch: int, detail: float, redraw: float
+    photos: PhotoSet,
+    rng: np.random.Generator,
+    *,
+    patch: int,
+    detail: float,
+    redraw: float,
+    clean: float,
 ) -> tuple[Array, Array]:
     """One aligned pair of crops, float32 in 0..1; flat ones are mostly drawn again."""
     scale = photos.scale
     white = np.float32(255.0 * Y_STEPS if photos.colour == "y" else 255.0)
     for _ in range(MOST_DRAWS):
-        hr, lr = photos.pair(int(rng.integers(len(photos))))
+        index = int(rng.integers(len(photos)))
+        hr, lr = photos.pair(index)
+        if photos.versions and rng.random() >= clean:
+            lr = photos.version(index, int(rng.integers(photos.versions)))
         top = int(rng.integers(lr.shape[0] - patch + 1))
         left = int(rng.integers(lr.shape[1] - patch + 1))
         small = lr[top : top + patch, left : left + patch].astype(np.float32)

@@ -2,6 +2,7 @@
 
 student_lesson   a student against the truth, alone or beside teachers that see what it sees
 privileged.py    PISR's two lessons, whose teacher sees the truth
+gan.py           the student's lesson with a rival
 """
 
 from __future__ import annotations
@@ -20,10 +21,18 @@ from edgesr.distill.colours import as_colour, stretched
 from edgesr.distill.data import Colour
 from edgesr.distill.evaluate import Pair, Score, evaluate, evaluate_rgb, mean_score
 from edgesr.distill.features import feature_points, tap_outputs
-from edgesr.distill.losses import LOSSES
 from edgesr.distill.recipe import Recipe
 from edgesr.distill.teachers import Teacher
 from edgesr.distill.teaching import FeatureAdapters, affinity_loss, feature_loss, response
+from edgesr.distill.terms import (
+    Clock,
+    Shown,
+    Supervised,
+    distance_to_truth,
+    named_terms,
+    sharpened,
+    split,
+)
 from edgesr.errors import ModelError, UsageError
 from edgesr.networks import build, build_as, checkpoint, deployed
 
@@ -40,14 +49,30 @@ Objective = Callable[[Tensor, Tensor], Parts]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rival:
+    """The second player: discriminators, with an Adam of their own, that move after the student.
+
+    objective  terms of their own loss on the batch that the student has just been judged on
+    lr         rate where the student's is `recipe.lr`; both follow one schedule
+    """
+
+    module: nn.Module
+    objective: Callable[[], Parts]
+    lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lesson:
     """model       what is kept
+    view        what runs in the model's place while training, on the same parameters
     objective   made for what runs the model
     colour      in which batches are drawn
     score       mean score of averaged weights, a state_dict of `model`, in their deployed form
     save        write averaged weights and their score as a file
     helpers     trained along and thrown away: adapters, estimator heads
     compilable  whether the compiled model may run
+    rival       trained along, and kept in the state only
+    begin       told the number of every step before it, 0 first
     """
 
     model: nn.Module
@@ -57,6 +82,9 @@ class Lesson:
     save: Callable[[Path, dict[str, Tensor], Score], None]
     helpers: nn.Module = field(default_factory=nn.Module)
     compilable: bool = True
+    view: nn.Module | None = None
+    rival: Rival | None = None
+    begin: Callable[[int], None] = lambda step: None
 
 
 def student_lesson(
@@ -66,10 +94,15 @@ def student_lesson(
     teachers: Sequence[Teacher] = (),
     start: Mapping[str, Tensor] | None = None,
     terms: str | None = None,
+    more: Callable[[Shown], Parts] | None = None,
 ) -> Lesson:
-    """start: tensors to begin with, see `take_fitting`; terms: licence, kept with the weights."""
+    """start: tensors to begin with, see `take_fitting`; terms: licence, kept with the weights.
+
+    more: further terms of the same output
+    """
     torch.manual_seed(recipe.seed)
     model: Any = build_student(recipe)
+    require_fixed_size(recipe, model)
     if start:
         take_fitting(model, start)
     colour: Colour = model.colour
@@ -83,6 +116,9 @@ def student_lesson(
 
     bf16 = recipe.precision == "bf16"
     helpers, compare = features_of(recipe, model, teachers)
+    view = Supervised(model, recipe.supervise) if recipe.supervise else None
+    clock = Clock(model, recipe)
+    distance, beside = distance_to_truth(recipe, clock.share), named_terms(recipe)
     weights = {
         "truth": 1.0 if recipe.truth is None else recipe.truth,
         "response": 1.0 if recipe.response is None else recipe.response,
@@ -92,8 +128,13 @@ def student_lesson(
         def parts(small: Tensor, truth: Tensor) -> Parts:
             with torch.autocast(small.device.type, torch.bfloat16, enabled=bf16):
                 answers = [answer_of(teacher, small, colour, share) for teacher in teachers]
-            output = run(seen(small)).float()
-            found = {"truth": weights["truth"] * LOSSES[recipe.loss](output, seen(truth))}
+            low, high = seen(small), seen(truth)
+            output, way = split(run(low))
+            shown = Shown(small=low, truth=sharpened(recipe, high), output=output, way=way)
+            found = {"truth": weights["truth"] * distance(shown)}
+            found |= {name: weight * term(shown) for name, (weight, term) in beside.items()}
+            if more is not None:
+                found |= more(dataclasses.replace(shown, truth=high))
             if answers and weights["response"]:
                 distances = [response(as_luma_like(output, answer), answer) for answer in answers]
                 found["response"] = weights["response"] * torch.stack(distances).mean()
@@ -115,8 +156,19 @@ def student_lesson(
         score=lambda weights: score_student(recipe, weights, pairs),
         save=save,
         helpers=helpers,
-        compilable=not list(helpers.children()) and not recipe.affinity,
+        compilable=not list(helpers.children()) and not recipe.affinity and view is None,
+        view=view,
+        begin=clock.begin,
     )
+
+
+def require_fixed_size(recipe: Recipe, model: Any) -> None:
+    size = getattr(model, "fixed_size", None)
+    if size is not None and size != (recipe.patch, recipe.patch):
+        raise UsageError(
+            f"recipe: {recipe.student} takes pictures of {size[1]}x{size[0]} only: "
+            f"patch = {size[0]}, or another config.in_size"
+        )
 
 
 def answer_of(teacher: Teacher, small: Tensor, colour: Colour, share: float) -> Tensor:

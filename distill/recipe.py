@@ -46,7 +46,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     student: str = "ecbsr-m10c16"
-    scale: Literal[2, 3, 4] = 2
+    scale: Literal[2, 3, 4, 8, 16, 32, 64] = 2
     init: str | None = None
     """Checkpoint or shipped model whose fitting tensors are the start (another scale will do)."""
 
@@ -91,6 +91,59 @@ class Recipe(BaseModel):
     compile: bool = False
     """Through torch.compile: faster steps after half a minute; on a CPU it needs g++."""
 
+    optimizer: Literal["adam", "sgd"] | None = None
+    """None: Adam; SGD has momentum 0.9."""
+    betas: tuple[float, float] | None = None
+    """Of Adam; None: 0.9, 0.99."""
+    weight_decay: float | None = Field(default=None, ge=0)
+    schedule: Literal["cosine", "steps", "restarts"] | None = None
+    """Of the rate. None: one cosine; "steps": times `decay` at every milestone, `lr_end` at least;
+    "restarts": warm-up and cosine again every `cycle` steps (may be longer than the training)."""
+    milestones: tuple[int, ...] | None = None
+    decay: float | None = Field(default=None, gt=0, lt=1)
+    """None: 0.5."""
+    cycle: int | None = Field(default=None, ge=1)
+    warmup_from: float | None = Field(default=None, ge=0, le=1)
+    """Share of `lr` at which the rise begins; None: 0."""
+    clip_theta: float | None = Field(default=None, gt=0)
+    """Every element of the gradient is clipped to +-theta / rate (VDSR)."""
+
+    supervise: Literal["levels", "recursions", "gradient"] | None = None
+    """What is compared with the truth on the way to the picture: LapSRN's levels, DRCN's
+    recursions (their share falls from 1 to 0), SPSR's gradient branch (see `branch`)."""
+    branch: float | None = Field(default=None, ge=0)
+    """Weight of L1 between SPSR's gradient branch and the truth's map; None: 0.5, as published."""
+    extra: dict[str, float] | None = None
+    """Weights of further losses by name, for example {tv = 1e-5, fft = 0.05, gradient = 0.01}."""
+    best_buddy: float | None = Field(default=None, ge=0)
+    back_projection: float | None = Field(default=None, ge=0)
+    perceptual: Literal["srgan", "esrgan", "spsr", "bebygan", "realesrgan", "glean"] | None = None
+    """Layers and distance of the VGG loss: whose setting. The weights are a local file's."""
+    perceptual_weight: float | None = Field(default=None, ge=0)
+    """None: 1."""
+    perceptual_random: int | None = Field(default=None, ge=1, le=64)
+    """A VGG of random weights with so many filters at first (the real one: 64), for trials."""
+    usm: bool | None = None
+    """All of these compare with the truth sharpened as in Real-ESRGAN; a discriminator does not."""
+
+    gan: Literal["vanilla", "relativistic"] | None = None
+    """A discriminator is trained along, and its word is a term of the loss."""
+    gan_weight: float | None = Field(default=None, ge=0)
+    """None: 5e-3, ESRGAN's."""
+    gan_gradient: float | None = Field(default=None, ge=0)
+    """Weight of a second discriminator's word, which sees gradient maps (SPSR: 5e-3)."""
+    discriminator: str | None = None
+    discriminator_config: dict[str, Any] | None = None
+    discriminator_lr: float | None = Field(default=None, gt=0)
+    """None: `lr`. It follows the same schedule."""
+    mask_flat: bool | None = None
+    """The discriminator does not see flat regions (Beby-GAN)."""
+    only: str | None = None
+    """Only parameters with this in their names are trained in the first `only_steps` steps."""
+    only_steps: int | None = Field(default=None, ge=1)
+    psnr: dict[str, Any] | None = None
+    """Settings of a stage without discriminator that is trained first where no `init` is given."""
+
     copies: tuple[float, ...] = (1.0, 0.5)
     """Sizes at which each photo enters the training set (shrunk by MATLAB's bicubic)."""
     detail: float = Field(default=0.03, ge=0)
@@ -98,6 +151,14 @@ class Recipe(BaseModel):
     """A crop whose mean absolute gradient is below `detail` is drawn again with this chance."""
     full_range: float = Field(default=0.5, ge=0, le=1)
     """Share of crops stretched from studio range (16..235) to full range: streams come in both."""
+
+    degradation: Literal["bicubic", "video", "blind"] | None = None
+    """How small pictures are made: MATLAB's bicubic (None), then real video codecs, or
+    Real-ESRGAN's chain."""
+    versions: int | None = Field(default=None, ge=1)
+    """Compressed versions of each small picture ("video"); None: 4."""
+    clean: float | None = Field(default=None, ge=0, le=1)
+    """Share of crops that no codec has touched ("video"); None: 0.2."""
 
     validate_every: int = Field(default=2000, ge=1)
     save_every: int = Field(default=2000, ge=1)
@@ -128,6 +189,9 @@ def load_recipe(
     """
     values = read_toml(source) if source is not None else {}
     quick = values.pop("quick", {})
+    if given.get("student") not in (None, values.get("student")):
+        quick.pop("config", None)  # another network: it has settings of its own
+        values.pop("config", None)
     values |= {key: value for key, value in given.items() if value is not None}
     settings = dict(parse_override(text) for text in overrides)
     if settings.pop("quick", False):
@@ -138,6 +202,11 @@ def load_recipe(
     values |= settings
     if values.get("teacher") == "none":  # said, or in the file: the same as not said
         del values["teacher"]
+    return checked(values)
+
+
+def checked(values: dict[str, Any]) -> Recipe:
+    """Raises UsageError, which names the setting."""
     try:
         return Recipe(**values)
     except ValidationError as error:
@@ -153,7 +222,8 @@ def read_toml(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     if path.suffix != ".toml":
         folder = resources.files("edgesr.distill")
-        names = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml"))
+        found = [f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml")]
+        names = sorted(found, key=lambda name: (name != "bicubic", name))  # the default first
         if str(source) not in names:
             raise UsageError(
                 f"no recipe {str(source)!r}: give a .toml file or one of {', '.join(names)}"

@@ -28,7 +28,10 @@ Log = list[dict[str, float]]
 MOST_LOGGED = 16  # rows of the log that are shown as numbers
 
 # Columns of log.csv that get no curve of their own.
-NO_CURVE = ("step", "steps", "lr", "steps_per_second", "eta", "best", "seconds", "ssim_y")
+NO_CURVE = (
+    *("step", "steps", "lr", "steps_per_second", "eta", "best", "seconds", "ssim_y"),
+    "data_share",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class Row:
 def environment(machine: str | None = None) -> dict[str, str]:
     """What trained: machine, system and versions of what the pixels and numbers went through.
 
-    machine  as `edgesr.distill.run.machine` says it
+    machine  as `edgesr.distill.room.machine` says it
     """
     import torch
 

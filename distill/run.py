@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from edgesr.bicubic import downscale
-from edgesr.distill.data import Colour, PhotoSet, find_photos, load_photos, read_rgb
-from edgesr.distill.evaluate import Pair, bicubic_scores, load_pairs, mean_score
+from edgesr.distill.cache import sources_of
+from edgesr.distill.evaluate import bicubic_scores, load_pairs, mean_score
+from edgesr.distill.feed import degraded_pairs, said_of
+from edgesr.distill.gan import OF_SECOND_STAGE, fixed_pairs, gan_lesson, psnr_recipe
+from edgesr.distill.intake import FRAMES
 from edgesr.distill.lesson import (
     Lesson,
     build_student,
@@ -26,10 +26,20 @@ from edgesr.distill.lesson import (
 from edgesr.distill.privileged import load_privileged, privileged_lesson, teacher_lesson
 from edgesr.distill.recipe import Recipe
 from edgesr.distill.report import Row, environment, write_report
+from edgesr.distill.room import (
+    Room,
+    check_device,
+    cut_pairs,
+    machine,
+    named_kind,
+    names_in,
+    writing,
+)
 from edgesr.distill.strips import make_strips
 from edgesr.distill.teachers import load_teacher, names_of, needs_training
-from edgesr.distill.train import Progress, State, choose_device, train
-from edgesr.errors import Interrupted, UsageError
+from edgesr.distill.terms import named_terms, notes_of
+from edgesr.distill.train import Progress, choose_device
+from edgesr.errors import UsageError
 from edgesr.export.onnx import export_onnx
 from edgesr.models import shipped
 from edgesr.networks import checkpoint, deployed, find
@@ -42,15 +52,13 @@ TEACHING = (
 
 TEACHER_LR = 2e-4  # of RRDBNet's published training, and about that of the other large ones
 
-HELD_OUT = 8
-HELD_OUT_SIZE = 480
-
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """Where a finished training lies and what it reached on its validation set.
 
     plain_psnr_y    of the same student without a teacher at equal steps, where that was asked for
+    data_share      of the time of the steps, spent waiting for batches
     """
 
     out: Path
@@ -60,12 +68,13 @@ class Result:
     bicubic_psnr_y: float
     validation: str
     plain_psnr_y: float | None = None
+    data_share: float = 0.0
 
 
 def distill(
     recipe: Recipe,
     *,
-    data: Path,
+    data: Path | Sequence[Path],
     out: Path,
     val: Path | None = None,
     init: Path | None = None,
@@ -78,10 +87,12 @@ def distill(
     on_note: Callable[[str], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Result:
-    """Train a student on a folder of photos and leave a run folder with `model.onnx` in it.
+    """Train a student on photos and footage, leave a run folder with `model.onnx` in it.
 
     init     checkpoint to start from; None: what `recipe.init` names, if anything
-    val      folder of test pictures (pairs, or HR alone); None: some photos of `data` are held out
+    data     folders and files, see `sources`
+    val      folder of test pictures (pairs, or HR alone); None: some photos of `data`, and some
+             seconds of its clips, are held out
     compare  train the student without its teacher too, to say what the teacher was worth
     device   "auto", "cpu" or "cuda"
     terms    licence of the photos, recorded in the model's facts
@@ -90,21 +101,27 @@ def distill(
     finished there is taken as it is. Raises UsageError for what cannot be meant, Interrupted when
     `stop` said so: `resume` goes on.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device!r}: auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    check_device(device)
     check_student(recipe)
     names = names_of(recipe.teacher)
     if compare and not names:
         raise UsageError("--compare: there is no teacher to compare with")
+    if compare and recipe.gan:
+        raise UsageError("--compare: not with a discriminator, which changes what is compared")
     named = str(init) if init is not None else recipe.init
     start = starting_tensors(named) if named else None
-    held_out = [] if val is not None else choose_held_out(data)
+    data = (data,) if isinstance(data, Path) else tuple(data)
+    pairs = load_pairs(val, scale=recipe.scale) if val else []
+    sources = sources_of(data, scale=recipe.scale)
+    what = val.name if val is not None else ""
+    if val is None:
+        pairs = cut_pairs(sources, recipe)
+        what = f"{len(pairs)} held-out {named_kind(sources)}"
+    what += said_of(recipe)
     room = Room(
         data=data,
-        held_out=tuple(held_out),
-        pairs=load_pairs(val, scale=recipe.scale) if val else cut_pairs(held_out, recipe),
+        sampling=FRAMES if val is not None else replace(FRAMES, part="train"),
+        pairs=degraded_pairs(fixed_pairs(pairs, recipe), recipe),
         device=device,
         terms=terms,
         on_decode=on_decode,
@@ -112,6 +129,24 @@ def distill(
         on_note=on_note or (lambda note: None),
         stop=stop,
     )
+    with writing(out):
+        return learn_all(
+            recipe, room, names, out=out, start=start, resume=resume, compare=compare, what=what
+        )
+
+
+def learn_all(
+    recipe: Recipe,
+    room: Room,
+    names: list[str],
+    *,
+    out: Path,
+    start: dict[str, Tensor] | None,
+    resume: bool,
+    compare: bool,
+    what: str,
+) -> Result:
+    """The trainings of one run, the export and the report. what: the validation set's name."""
     lesson = prepare(recipe, room, names, out=out, start=start)
     state = room.learn(recipe, lesson, out, resume=resume)
     model, spec = checkpoint.load(out / "best.safetensors")
@@ -120,7 +155,7 @@ def distill(
     if compare:
         alone = recipe.model_copy(update=dict.fromkeys(TEACHING))
         room.on_note("the same student without a teacher, at equal steps")
-        lesson = student_lesson(alone, room.pairs, start=start, terms=terms)
+        lesson = student_lesson(alone, room.pairs, start=start, terms=room.terms)
         plain = room.learn(alone, lesson, out / "plain", resume=True).best
     result = Result(
         out=out,
@@ -128,56 +163,12 @@ def distill(
         minutes=state.seconds / 60,
         psnr_y=state.best,
         bicubic_psnr_y=mean_score(bicubic_scores(room.pairs, scale=recipe.scale)).psnr_y,
-        validation=str(val.name) if val is not None else f"{len(room.pairs)} held-out photos",
+        validation=what,
         plain_psnr_y=plain,
+        data_share=state.data_share,
     )
     conclude(recipe, room, result)
     return result
-
-
-@dataclass(frozen=True, kw_only=True)
-class Room:
-    """What all trainings of one run share: pictures, device, and who is told."""
-
-    data: Path
-    held_out: tuple[Path, ...]
-    pairs: list[Pair]
-    device: str
-    terms: str | None
-    on_decode: Callable[[int, int], None] | None
-    on_progress: Callable[[Progress], None] | None
-    on_note: Callable[[str], None]
-    stop: Callable[[], bool]
-
-    def photos(self, recipe: Recipe, colour: Colour) -> PhotoSet:
-        return load_photos(
-            self.data,
-            scale=recipe.scale,
-            copies=recipe.copies,
-            patch=recipe.patch,
-            colour=colour,
-            leave_out=self.held_out,
-            progress=self.on_decode,
-        )
-
-    def learn(self, recipe: Recipe, lesson: Lesson, out: Path, *, resume: bool) -> State:
-        """Train to the end. Raises Interrupted when stopped before."""
-        state = train(
-            recipe,
-            self.photos(recipe, lesson.colour),
-            lesson,
-            out=out,
-            resume=resume,
-            device=self.device,
-            on_progress=self.on_progress,
-            stop=self.stop,
-        )
-        if state.step < recipe.steps:
-            raise Interrupted(
-                f"stopped at step {state.step} of {recipe.steps}, saved in {out}: "
-                "the same command with --resume goes on"
-            )
-        return state
 
 
 def prepare(
@@ -190,9 +181,19 @@ def prepare(
 ) -> Lesson:
     """The student's lesson, its teachers trained first where they have no weights."""
     where = torch.device(choose_device(room.device))
+    named_terms(recipe)  # says which weights are missing, before anything is trained
+    for note in notes_of(recipe):
+        room.on_note(note)
+    if recipe.psnr is not None and start is None:
+        before, folder = psnr_recipe(recipe), out / "psnr"
+        room.on_note(f"the stage without discriminator is trained first, in {folder}")
+        room.learn(before, student_lesson(before, room.pairs), folder, resume=True)
+        start = starting_tensors(str(folder / "best.safetensors"))
     if "pisr" in names:
         if len(names) > 1:
             raise UsageError(f"--teacher {recipe.teacher}: pisr teaches alone")
+        if recipe.gan or recipe.supervise:
+            raise UsageError("--teacher pisr: not with the settings gan or supervise")
         first = recipe.model_copy(
             update=dict.fromkeys(TEACHING)
             | {"imitation": recipe.imitation, "steps": recipe.teacher_steps or recipe.steps}
@@ -214,12 +215,13 @@ def prepare(
             room.learn(own, student_lesson(own, room.pairs), folder, resume=True)
             name = str(folder / "best.safetensors")
         teachers.append(load_teacher(name, scale=recipe.scale, device=where))
-    return student_lesson(recipe, room.pairs, teachers=teachers, start=start, terms=room.terms)
+    lesson = student_lesson if recipe.gan is None else gan_lesson
+    return lesson(recipe, room.pairs, teachers=teachers, start=start, terms=room.terms)
 
 
 def of_teacher(recipe: Recipe, name: str) -> Recipe:
     """The student's recipe turned into that of a teacher's own training."""
-    changes = dict.fromkeys(TEACHING) | {
+    changes = dict.fromkeys((*TEACHING, *OF_SECOND_STAGE)) | {
         "student": name,
         "config": recipe.teacher_config,
         "init": None,
@@ -252,29 +254,6 @@ def starting_tensors(init: str) -> dict[str, Tensor]:
     return dict(checkpoint.load(Path(init))[0].state_dict())
 
 
-def choose_held_out(data: Path) -> list[Path]:
-    """Photos kept from training when no validation folder is given: spread over the list."""
-    files = find_photos(data)
-    if len(files) < 2:
-        raise UsageError(f"--data {data}: one photo is not enough to train and validate; add --val")
-    count = min(HELD_OUT, max(1, len(files) // 10))
-    return files[:: len(files) // count][:count]
-
-
-def cut_pairs(files: Sequence[Path], recipe: Recipe) -> list[Pair]:
-    """The middle of each photo, with its MATLAB-bicubic LR."""
-    pairs = []
-    for file in files:
-        photo = read_rgb(file)
-        height, width = (
-            min(side, HELD_OUT_SIZE) // recipe.scale * recipe.scale for side in photo.shape[:2]
-        )
-        top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
-        hr = photo[top : top + height, left : left + width]
-        pairs.append(Pair(name=file.stem, lr=downscale(hr, recipe.scale), hr=hr))
-    return pairs
-
-
 def conclude(recipe: Recipe, room: Room, result: Result) -> None:
     """Write `summary.json` and `report.html`."""
     out, scale = result.out, recipe.scale
@@ -289,7 +268,7 @@ def conclude(recipe: Recipe, room: Room, result: Result) -> None:
     scores["student"] = score_network(deployed(model), spec.colour, room.pairs, scale=scale)
     rows = [Row(name=result.validation, pictures=len(room.pairs), scores=scores)]
     photos = room.photos(recipe, spec.colour)
-    line = f"{len(photos)} pictures from {room.data.name}, digest {photos.digest[:16]}"
+    line = f"{len(photos)} pictures from {names_in(room.data)}, digest {photos.digest[:16]}"
     facts = environment(machine(room.device))
     strips = make_strips(
         room.pairs,
@@ -297,7 +276,9 @@ def conclude(recipe: Recipe, room: Room, result: Result) -> None:
         scale=scale,
         colour=spec.colour,
     )
-    write_report(out, rows=rows, strips=strips, environment=facts, data=line)
+    write_report(
+        out, rows=rows, strips=strips, environment=facts, data=line, notes=notes_of(recipe)
+    )
     summary: dict[str, Any] = {
         "schema": 1,
         "recipe": recipe.model_dump(),
@@ -310,17 +291,8 @@ def conclude(recipe: Recipe, room: Room, result: Result) -> None:
         "psnr_y": round(result.psnr_y, 4),
         "plain_psnr_y": None if result.plain_psnr_y is None else round(result.plain_psnr_y, 4),
         "bicubic_psnr_y": round(result.bicubic_psnr_y, 4),
+        "data_share": result.data_share,
+        "notes": notes_of(recipe),
         "machine": machine(room.device),
     }
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-
-
-def machine(device: str) -> str:
-    """What trained: processor or GPU, threads, torch version."""
-    if device != "cpu" and torch.cuda.is_available():
-        where = torch.cuda.get_device_name()
-    else:
-        threads = torch.get_num_threads()
-        plural = "" if threads == 1 else "s"
-        where = f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} thread{plural}"
-    return f"{where}, torch {torch.__version__}"

@@ -2,37 +2,41 @@
 
 A run folder holds `recipe.toml`, `log.csv`, `last.safetensors` and `best.safetensors` (averaged
 weights with their facts), `state.safetensors` (raw weights, optimiser, step) and `summary.json`.
+Where a rival is trained along, the best weights are the last ones.
 Stopped at any moment and resumed, a run on the CPU ends with the same bits as one left alone.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edgesr.distill.data import PhotoSet, draw_batch
+from edgesr.distill.data import PhotoSet
 from edgesr.distill.evaluate import Score
+from edgesr.distill.feed import DataClock, batches
 from edgesr.distill.lesson import Lesson, Parts, Run
 from edgesr.distill.recipe import Recipe
+from edgesr.distill.state import Kept, State, load_state, save_state
 from edgesr.errors import EdgesrError, UsageError
-from edgesr.files import replacing
+
+MOMENTUM = 0.9  # of SGD
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a training stands. `loss` is the mean since the last report; times in seconds."""
+    """Where a training stands. `loss` is the mean since the last report; times in seconds.
+
+    data_share  of the time of the steps so far, spent waiting for batches
+    """
 
     step: int
     steps: int
@@ -42,16 +46,7 @@ class Progress:
     eta: float
     score: Score | None
     best: float
-
-
-@dataclass(kw_only=True)
-class State:
-    """What changes from step to step, beside the tensors."""
-
-    step: int = 0
-    best: float = -math.inf
-    seconds: float = 0.0
-    data: str = ""  # digest of the photos
+    data_share: float = 0.0
 
 
 def train(
@@ -72,84 +67,91 @@ def train(
     when a term of the loss is no number any more.
     """
     where = torch.device(choose_device(device))
-    raw = lesson.model.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    raw = placed(lesson.model, where)
     helpers = lesson.helpers.to(where)
     trainable = [p for p in (*raw.parameters(), *helpers.parameters()) if p.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
+    optimizer = make_optimizer(trainable, recipe)
     average = {name: t.detach().clone() for name, t in raw.state_dict().items()}
+    modules, optimizers = {"model": raw, "helper": helpers}, {"adam": optimizer}
+    rival, second = lesson.rival, None
+    if rival is not None:
+        modules["rival"] = placed(rival.module, where)
+        second = optimizers["rival_adam"] = make_optimizer(rival.module.parameters(), recipe)
+    kept = Kept(modules=modules, optimizers=optimizers, average=average)
     state = State(data=photos.digest)
     open_run(out, recipe, resume=resume)
     if resume and (out / "state.safetensors").is_file():
-        state = load_state(out / "state.safetensors", raw, helpers, optimizer, average)
+        state = load_state(out / "state.safetensors", kept)
         if state.data not in ("", photos.digest):
             raise UsageError(f"{out} was trained on other photos: resume with the same --data")
-    runs = compiled(raw) if recipe.compile and lesson.compilable else raw
+    runs = compiled(raw) if recipe.compile and lesson.compilable else lesson.view or raw
     objective = lesson.objective(in_precision(runs, recipe.precision, where))
 
+    source = batches(photos, recipe, colour=lesson.colour, start=state.step)
+    clock = DataClock()
     raw.train()
     losses: list[dict[str, Tensor]] = []
     began, began_step = time.perf_counter(), state.step
     earlier = state.seconds
     while state.step < recipe.steps:
         lr = learning_rate(state.step, recipe)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        small, truth = (
-            torch.from_numpy(a).to(where, memory_format=torch.channels_last)
-            for a in draw_batch(
-                photos,
-                seed=recipe.seed,
-                step=state.step,
-                batch=recipe.batch,
-                patch=recipe.patch,
-                detail=recipe.detail,
-                redraw=recipe.redraw,
-                full_range=recipe.full_range,
-            )
-        )
+        set_rate(optimizer, lr)
+        lesson.begin(state.step)
+        with clock.waiting():
+            drawn = next(source)
+        small, truth = (x.to(where, memory_format=torch.channels_last) for x in drawn)
         parts = objective(small, truth)
         loss = sum_of(parts)
         optimizer.zero_grad()
         loss.backward()
-        if recipe.clip is not None:
-            torch.nn.utils.clip_grad_norm_(trainable, recipe.clip)
+        clip_gradients(trainable, recipe, lr=lr)
         optimizer.step()
+        answers: Parts = {}
+        if rival is not None and second is not None:
+            set_rate(second, lr * (rival.lr / recipe.lr))
+            answers = rival.objective()
+            second.zero_grad()
+            sum_of(answers).backward()
+            second.step()
         state.step += 1
         update_average(average, raw, decay=min(recipe.ema, state.step / (state.step + 10)))
-        losses.append({name: term.detach() for name, term in parts.items()})
+        losses.append({name: term.detach() for name, term in (parts | answers).items()})
 
         finished = state.step == recipe.steps
         stopping = stop()
         validate = finished or state.step % recipe.validate_every == 0
         if not (validate or stopping or state.step % 50 == 0):
             continue
+        state.data_share = clock.share()
         elapsed = time.perf_counter() - began
         state.seconds = earlier + elapsed
         rate = (state.step - began_step) / elapsed
-        terms = {name: float(torch.stack([p[name] for p in losses]).mean()) for name in parts}
+        terms = {name: float(torch.stack([p[name] for p in losses]).mean()) for name in losses[-1]}
         require_finite(terms, state.step, recipe)
         score = None
         if validate:
             score = lesson.score(average)
-            if score.psnr_y > state.best:
+            if score.psnr_y > state.best or rival is not None:  # which lowers PSNR by design
                 state.best = score.psnr_y
                 lesson.save(out / "best.safetensors", average, score)
             lesson.save(out / "last.safetensors", average, score)
+            clock.leave_out()
         report = Progress(
             step=state.step,
             steps=recipe.steps,
-            loss=sum(terms.values()),
+            loss=sum(terms[name] for name in parts),
             lr=lr,
             steps_per_second=rate,
             eta=(recipe.steps - state.step) / rate,
             score=score,
             best=state.best,
+            data_share=state.data_share,
         )
         if score is not None:
             append_log(out / "log.csv", report, terms=terms, seconds=state.seconds)
         losses.clear()
         if finished or stopping or state.step % recipe.save_every == 0:
-            save_state(out / "state.safetensors", raw, helpers, optimizer, average, state)
+            save_state(out / "state.safetensors", kept, state)
         if on_progress is not None:
             on_progress(report)
         if stopping:
@@ -200,11 +202,54 @@ def in_precision(model: nn.Module, precision: str, where: torch.device) -> Run:
     return run
 
 
+def placed(module: nn.Module, where: torch.device) -> nn.Module:
+    """On the device, in the order of memory that convolutions like."""
+    module = module.to(where)
+    if any(t.ndim == 5 for t in module.state_dict().values()):  # StyleGAN2 has such weights
+        return module
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    decay = recipe.weight_decay or 0.0
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=recipe.lr, momentum=MOMENTUM, weight_decay=decay, fused=True
+        )
+    betas = recipe.betas or (0.9, 0.99)
+    return torch.optim.Adam(parameters, lr=recipe.lr, betas=betas, weight_decay=decay, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def clip_gradients(parameters: list[nn.Parameter], recipe: Recipe, *, lr: float) -> None:
+    """By the norm of all, and element by element to +-theta / rate, so that no step of plain
+    gradient descent moves a weight by more than theta (Kim et al., "VDSR", CVPR 2016)."""
+    if recipe.clip is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+    if recipe.clip_theta is not None:
+        torch.nn.utils.clip_grad_value_(parameters, recipe.clip_theta / lr)
+
+
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear rise over `warmup` steps, then one cosine down to `lr_end`."""
+    """Linear rise over `warmup` steps, then what `schedule` says: one cosine down to `lr_end`."""
+    length = recipe.steps
+    if recipe.schedule == "restarts":
+        length = recipe.cycle or recipe.steps
+        step %= length
     if step < recipe.warmup:
-        return recipe.lr * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+        if recipe.warmup_from is None:
+            return recipe.lr * (step + 1) / recipe.warmup
+        return recipe.lr * (
+            recipe.warmup_from + (1 - recipe.warmup_from) * (step + 1) / recipe.warmup
+        )
+    if recipe.schedule == "steps":
+        passed = sum(step >= milestone for milestone in recipe.milestones or ())
+        return max(recipe.lr_end, recipe.lr * (recipe.decay or 0.5) ** passed)
+    done = (step - recipe.warmup) / max(1, length - recipe.warmup)
     return recipe.lr_end + (recipe.lr - recipe.lr_end) * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -251,53 +296,3 @@ def append_log(path: Path, report: Progress, *, terms: dict[str, float], seconds
         if new:
             writer.writeheader()
         writer.writerow(row)
-
-
-def save_state(
-    path: Path,
-    model: nn.Module,
-    helpers: nn.Module,
-    optimizer: Any,
-    average: dict[str, Tensor],
-    state: State,
-) -> None:
-    """Everything that the next step depends on, in one file, written beside and renamed."""
-    tensors = {f"model/{n}": t for n, t in model.state_dict().items()}
-    tensors |= {f"helper/{n}": t for n, t in helpers.state_dict().items()}
-    tensors |= {f"average/{n}": t for n, t in average.items()}
-    for index, entry in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam/{index}/{n}": t for n, t in entry.items()}
-    plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-    with replacing(path) as part:
-        save_file(plain, part, metadata={"state": json.dumps(asdict(state))})
-
-
-def load_state(
-    path: Path,
-    model: nn.Module,
-    helpers: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-) -> State:
-    tensors = load_file(path)
-    with safe_open(path, framework="pt") as file:
-        state = State(**json.loads(file.metadata()["state"]))
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-    model.load_state_dict(part("model/"))
-    helpers.load_state_dict(part("helper/"))
-    for name, tensor in part("average/").items():
-        average[name].copy_(tensor)
-    parameters = optimizer.param_groups[0]["params"]
-    entries: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in part("adam/").items():
-        index, key = int(name.split("/")[0]), name.split("/")[1]
-        if tensor.ndim:  # in the memory order of the weight: the fused step sums in that order
-            tensor = torch.empty_like(parameters[index]).copy_(tensor)
-        entries.setdefault(index, {})[key] = tensor
-    optimizer.load_state_dict(
-        {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
-    return state

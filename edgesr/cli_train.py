@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,12 +34,23 @@ def distill(
         int | None, typer.Option("--scale", "-s", help="2, 3 or 4.", show_default="2")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="A folder of photos.")
+        list[Path] | None,
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="Photos, frames, clips, HR/ with LR/x2/: a folder or a file; repeatable.",
+        ),
+    ] = None,
+    on: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--on", metavar="CLIP", help="Specialise a shipped model to this footage; repeatable."
+        ),
     ] = None,
     val: Annotated[
         Path | None,
         typer.Option(
-            "--val", metavar="DIR", help="Test pictures.", show_default="some photos of --data"
+            "--val", metavar="DIR", help="Test pictures.", show_default="a part of --data"
         ),
     ] = None,
     out: Annotated[
@@ -49,8 +60,13 @@ def distill(
         ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", help="A .toml file, or the name of a shipped recipe.")
-    ] = "bicubic",
+        str | None,
+        typer.Option(
+            "--recipe",
+            help="A .toml file, or the name of a shipped recipe.",
+            show_default="bicubic; specialise with --on",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,20 +88,32 @@ def distill(
 ) -> None:
     """Train a small network on your photos; the run folder ends with a model.onnx and a report.
 
-    A teacher without weights is trained first. Ctrl-C saves and stops; --resume goes on as if it
-    had never been stopped.
+    A teacher without weights is trained first. --on trains a shipped model on with a clip of your
+    own, says what that was worth on held-out seconds, and keeps it only if it was. Ctrl-C saves
+    and stops; --resume goes on as if it had never been stopped.
     """
-    if data is None:
-        raise UsageError(f"--data is missing, a folder of photos. For example: {DISTILL_EXAMPLE}")
+    if not data and not on:
+        raise UsageError(
+            f"--data is missing, a folder of photos or a clip. For example: {DISTILL_EXAMPLE}"
+        )
+    given = {"--data": data, "--val": val, "--teacher": teacher, "--compare": compare}
+    beside = [name for name, value in given.items() if value and value != "none"]
+    if on and beside:
+        raise UsageError(f"--on with {beside[0]}: the footage is all that --on learns from")
     need_training("edgesr distill")
     import torch
 
     from edgesr.cli_training import TrainingMeter, stop_on_interrupt
     from edgesr.distill.recipe import load_recipe
     from edgesr.distill.run import distill as run
+    from edgesr.distill.specialise import specialise
 
     settings = load_recipe(
-        recipe, overrides=set_ or [], student=student, scale=scale, teacher=teacher
+        recipe or ("specialise" if on else "bicubic"),
+        overrides=set_ or [],
+        student=student,
+        scale=scale,
+        teacher=teacher,
     )
     if threads is not None:
         if threads < 1:
@@ -94,22 +122,26 @@ def distill(
     if out is None:
         out = Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.student}-x{settings.scale}")
     with TrainingMeter(out.name, quiet=quiet) as meter, stop_on_interrupt() as stopped:
-        result = run(
-            settings,
-            data=data,
-            val=val,
-            out=out,
-            resume=resume,
-            compare=compare,
-            device=device,
-            terms=terms,
-            on_decode=meter.decoded,
-            on_progress=meter.update,
-            on_note=meter.note,
-            stop=stopped,
-        )
+        common: dict[str, Any] = {
+            "out": out,
+            "resume": resume,
+            "device": device,
+            "terms": terms,
+            "on_decode": meter.decoded,
+            "on_progress": meter.update,
+            "on_note": meter.note,
+            "stop": stopped,
+        }
+        if on:
+            special = specialise(settings, on=on, **common)
+        else:
+            result = run(settings, data=data or [], val=val, compare=compare, **common)
     if json_:
         typer.echo((out / "summary.json").read_text().rstrip())
+        return
+    if on:
+        for line in [*special.table(), f"{out / 'model.onnx'}: {special.verdict}"]:
+            typer.echo(line)
         return
     gain = result.psnr_y - result.bicubic_psnr_y
     typer.echo(

@@ -13,6 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from media import write_video
 from photos import write_photos
 
 TINY = ["student=ecbsr-m4c8", "steps=6", "batch=2", "patch=16", "precision=fp32", "compile=false"]
@@ -95,13 +96,16 @@ def test_ctrl_c_saves_and_resume_goes_on(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["distill"], "--data is missing, a folder of photos. For example: edgesr distill"),
+        (["distill"], "--data is missing, a folder of photos or a clip. For example: edgesr"),
         (["distill", "--compare", "--data", "."], "--compare: there is no teacher"),
-        (["distill", "--data", "nowhere"], "--data nowhere: no such folder of photos"),
+        (["distill", "--data", "nowhere"], "--data nowhere: no such folder or file"),
         (["distill", "--data", ".", "--set", "lr"], "write key=value"),
         (["distill", "--data", ".", "--recipe", "cubist"], "one of bicubic"),
         (["distill", "--data", ".", "--student", "espn"], "did you mean 'espcn'"),
-        (["distill", "--data", ".", "--set", "config={wide=2}"], "config.wide: ecbsr-m10c16 has no"),
+        (
+            ["distill", "--data", ".", "--set", "config={wide=2}"],
+            "config.wide: ecbsr-m10c16 has no",
+        ),
         (["distill", "--data", ".", "--student", "causal-r5c16"], "a video network"),
         (["eval", "--data", "nowhere"], "nowhere: no such folder of pictures"),
         (["export", "--io", "int4"], "--io 'int4': float32 or uint8"),
@@ -121,3 +125,61 @@ def test_help_has_an_example(verb: str, tmp_path: Path) -> None:
     done = edgesr(verb, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"Example: edgesr {verb}" in done.stdout
+
+
+def test_wrong_data_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    write_photos(tmp_path / "small", 3, height=40, width=40)
+    write_photos(tmp_path / "pairs" / "HR", 3)
+    write_photos(tmp_path / "pairs" / "LR" / "x2", 3, height=40, width=64)
+    for words, message in (
+        (["--data", "empty"], "--data empty: no pictures"),
+        (["--data", "small"], "smaller than a crop of 48 pixels at x2"),
+        (["--data", "pairs"], "64x40, which is not 1/2 of 128x96"),
+        (["--data", "small", "--set", "patch_size=8"], "known are student"),
+        (["--on", "small"], "photos go to --data"),
+        (["--on", "small", "--data", "small"], "--on with --data"),
+    ):
+        done = edgesr("distill", *words, "--out", "run", "--quiet", cwd=tmp_path)
+        assert done.returncode in (1, 2)
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_is_one_line(photos: Path, tmp_path: Path) -> None:
+    """A limit on the size of files is the full disk of one process; the cache was made before."""
+    words = ["distill", "--data", str(photos), "--quiet", *settings("save_every=3")]
+    assert edgesr(*words, "--out", "good", cwd=tmp_path).returncode == 0
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000))\n"
+        "from edgesr.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *words, "--out", "run"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "--out run cannot be written: " in done.stderr
+    assert "File too large" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not [file for file in (tmp_path / "run").iterdir() if file.name.endswith(".part")]
+
+
+def test_specialise_from_the_command_line(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mp4", size=(128, 96), frames=60, rate=10)
+    words = ["steps=4", "batch=2", "patch=16", "validate_every=2"]
+    pairs = [word for setting in words for word in ("--set", setting)]
+    done = edgesr("distill", "--on", "film.mp4", "--out", "run", *pairs, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    head, _, bicubic, before, after, change, verdict = done.stdout.splitlines()
+    assert "held-out frames" in head
+    assert [line.split()[0] for line in (bicubic, before, after, change)] == [
+        *("bicubic", "before", "after", "change")
+    ]
+    assert "measured on the held-out parts" in verdict
+    assert (tmp_path / "run" / "model.onnx").is_file()

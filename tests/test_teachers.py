@@ -229,7 +229,6 @@ def test_a_good_teacher_helps(photos: Path, tmp_path: Path) -> None:
     """The term can do something: towards the shipped network's answers, the student gets closer."""
     teacher = load_teacher("ecbsr-m10c16", scale=2, device=CPU)
     small = torch.rand(4, 1, 16, 16)
-    answer = teacher.answer(small, "y")
     lesson = student_lesson(tiny(truth=0.0), [], teachers=[teacher])
     optimizer = torch.optim.Adam(lesson.model.parameters(), lr=1e-3)
     objective = lesson.objective(lesson.model)
