@@ -153,7 +153,7 @@ def test_features_and_affinities_reach_the_student_and_the_adapters() -> None:
     assert all(p.grad is not None for p in lesson.helpers.parameters())
     assert lesson.model.backbone[1].conv3x3.weight.grad.abs().max() > 0
     assert all(p.grad is None for p in mentor.parameters())
-    with pytest.raises(UsageError, match="need a teacher that is no .onnx file"):
+    with pytest.raises(UsageError, match=r"need a teacher that is no \.onnx file"):
         student_lesson(recipe, [], teachers=[Teacher(name="o", colour="y", run=mentor)])
 
 
