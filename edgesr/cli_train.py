@@ -88,9 +88,9 @@ def distill(
 ) -> None:
     """Train a small network on your photos; the run folder ends with a model.onnx and a report.
 
-    A teacher without weights is trained first. --on trains a shipped model on with a clip of your
-    own, says what that was worth on held-out seconds, and keeps it only if it was. Ctrl-C saves
-    and stops; --resume goes on as if it had never been stopped.
+    A teacher without weights is trained first. With --on, a shipped model learns from your clip.
+
+    Ctrl-C saves and stops; --resume goes on as if it had never been stopped.
     """
     if not data and not on:
         raise UsageError(
