@@ -227,9 +227,10 @@ def example(colour: Colour, model: nn.Module | None = None) -> Tensor:
 
 def build_student(recipe: Recipe) -> nn.Module:
     """The named network, `recipe.config` in place of its own settings. Raises UsageError."""
-    model: Any = build(recipe.student, recipe.scale)
     if not recipe.config:
-        return model
+        return build(recipe.student, recipe.scale)
+    with torch.device("meta"):  # for its settings only: a full RRDB takes half a second
+        model: Any = build(recipe.student, recipe.scale)
     settings = dataclasses.asdict(model.config)
     unknown = [key for key in recipe.config if key not in settings]
     if unknown:
