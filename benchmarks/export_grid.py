@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     results = head("export_grid", allowed=ALLOWED)
-    failed, rows = 0, kept_rows(options.out, options.only)
+    rows = kept_rows(options.out, options.only)
     for name in options.only or [n for n, b in NETWORKS.items() if b.kind == "picture"]:
         for scale in NETWORKS[name].scales:
             torch.manual_seed(0)
@@ -117,18 +117,17 @@ def main() -> None:
                     checks = check(name, NETWORKS[name].make(scale), folder=Path(folder))
             except Exception as error:  # one network that cannot must not hide the others
                 print(f"{name} x{scale}: FAILED {type(error).__name__}: {error}", flush=True)
-                rows.append({"name": name, "scale": scale, "error": str(error)})
-                failed += 1
+                rows.append({"name": name, "scale": scale, "passed": False, "error": str(error)})
                 continue
             for found in checks:
                 rows.append(dataclasses.asdict(found) | {"passed": found.passed})
-                failed += not found.passed
             worst = max(c.difference / c.largest for c in checks)
             verdict = "ok" if all(c.passed for c in checks) else "TOO FAR"
             seconds = time.perf_counter() - started
             print(
                 f"{name} x{scale}: {verdict}, {worst:.1e} of largest, {seconds:.0f} s", flush=True
             )
+    failed = sum(not row["passed"] for row in rows)
     print(f"{len(rows)} checks, {failed} failed")
     write(results | {"rows": rows}, options.out)
     sys.exit(bool(failed))
