@@ -266,12 +266,21 @@ def score_network(model: nn.Module, colour: Colour, pairs: list[Pair], *, scale:
 
 
 def planes_function(model: nn.Module) -> Callable[[Array], Array]:
-    """A network as a function (C, H, W) -> (C, sH, sW) of float32 planes in 0..1."""
+    """A network as a function (C, H, W) -> (C, sH, sW) of float32 planes in 0..1.
+
+    Sizes that the network does not take are padded, as they are when it runs on a device.
+    """
+    multiple, least = getattr(model, "multiple", 1), getattr(model, "min_size", 1)
 
     @torch.no_grad()
     def upscale(planes: Array) -> Array:
-        picture = torch.from_numpy(np.ascontiguousarray(planes))[None]
-        return model(picture.to(memory_format=torch.channels_last))[0].numpy()
+        height, width = planes.shape[1:]
+        below, right = (-(-max(n, least) // multiple) * multiple - n for n in (height, width))
+        padded = np.pad(planes, ((0, 0), (0, below), (0, right)), mode="reflect")
+        picture = torch.from_numpy(np.ascontiguousarray(padded))[None]
+        large = model(picture.to(memory_format=torch.channels_last))[0].numpy()
+        scale = large.shape[1] // padded.shape[1]
+        return large[:, : height * scale, : width * scale]
 
     return upscale
 

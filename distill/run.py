@@ -212,11 +212,21 @@ def prepare(
             folder = out / f"teacher-{name}"
             own = of_teacher(recipe, name)
             room.on_note(f"{name} has no weights: it is trained first, in {folder}")
-            room.learn(own, student_lesson(own, room.pairs), folder, resume=True)
+            reached = room.learn(own, student_lesson(own, room.pairs), folder, resume=True).best
+            room.on_note(teacher_note(name, reached, room, scale=recipe.scale))
             name = str(folder / "best.safetensors")
         teachers.append(load_teacher(name, scale=recipe.scale, device=where))
     lesson = student_lesson if recipe.gan is None else gan_lesson
     return lesson(recipe, room.pairs, teachers=teachers, start=start, terms=room.terms)
+
+
+def teacher_note(name: str, reached: float, room: Room, *, scale: int) -> str:
+    """What a teacher that was trained here can do; one below bicubic misleads its student."""
+    bicubic = mean_score(bicubic_scores(room.pairs, scale=scale)).psnr_y
+    note = f"{name} reaches {reached:.2f} dB, bicubic {bicubic:.2f}"
+    if reached > bicubic:
+        return note
+    return f"warning: {note}: it has nothing to teach yet; give it more with --set teacher_steps=N"
 
 
 def of_teacher(recipe: Recipe, name: str) -> Recipe:
