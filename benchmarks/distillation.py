@@ -1,12 +1,13 @@
 """What is a teacher worth? Students at x2, plain and with each teacher, at equal steps.
 
-    python benchmarks/distillation.py --photos PHOTOS --bench BENCH --out benchmarks/results/distillation.json
+    python benchmarks/distillation.py --photos PHOTOS --bench BENCH --out FILE.json
 
-PHOTOS is a folder of training photos, BENCH holds Set5/ and Set14/. Every student is trained once for
-each seed and teacher; of one seed all see the same crops in the same order and, but for the student
-of `pisr` (which starts from its teacher's decoder, as published), start from the same weights. What
-a seed gained is with minus without. A run that was stopped goes on, a finished one is not repeated:
-`--runs` keeps them. Figures are of the last weights (their running average), never of the best.
+PHOTOS is a folder of training photos, BENCH holds Set5/ and Set14/. Every student is trained once
+for each seed and teacher; of one seed all see the same crops in the same order and, but for the
+student of `pisr` (which starts from its teacher's decoder, as published), start from the same
+weights. What a seed gained is with minus without. A run that was stopped goes on, a finished one is
+not repeated: `--runs` keeps them. Figures are of the last weights (their running average), never of
+the best.
 """
 
 from __future__ import annotations

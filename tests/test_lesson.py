@@ -7,14 +7,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgesr.distill.lesson import planes_function  # noqa: E402
-from edgesr.networks import build  # noqa: E402
+from edgesr.distill.lesson import planes_function
+from edgesr.networks import build
+from edgesr.networks.rrdb import Rrdb, RrdbConfig
 
 
 def test_odd_sizes_of_a_network_that_takes_even_ones() -> None:
     """RRDB x2 unshuffles pixels: Set5 has small pictures of 125 pixels."""
     torch.manual_seed(0)
-    network = build("rrdb", 2, blocks=1, width=8, growth=4).eval()
+    network = Rrdb(RrdbConfig(scale=2, width=8, growth=4, blocks=1)).eval()
     assert network.multiple == 2
     planes = np.random.default_rng(0).random((3, 17, 23), dtype=np.float32)
     upscale = planes_function(network)
