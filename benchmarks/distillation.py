@@ -34,7 +34,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "espcn": {"source": "bicubic"},
 }
 """And the recipe that each is trained by, with what differs from SHARED."""
-TEACHERS = ("none", "pisr", "rrdb", "ecbsr-m10c16")
+TEACHERS = ("none", "rrdb", "ecbsr-m10c16", "pisr")
 SHARED: dict[str, Any] = {
     "batch": 16,
     "patch": 24,
@@ -64,7 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     place = Place(options)
-    rows = []
+    rows: list[Any] = []
     for student in options.students:
         plain: dict[int, Any] = {}
         for teacher in ["none", *(name for name in options.teachers if name != "none")]:
@@ -72,7 +72,13 @@ def main() -> None:
             plain = plain or runs
             rows.append(row_of(student, teacher, runs, plain))
             print(line_of(rows[-1]), flush=True)
-    result = common.head(
+            common.write(result_of(options, place, rows), options.out)
+
+
+def result_of(options: argparse.Namespace, place: Place, rows: list[Any]) -> dict[str, Any]:
+    """As far as it has come."""
+    seen = {row["teacher"] for row in rows} - {"none"}
+    return common.head(
         "distillation",
         scale=2,
         steps=options.steps,
@@ -80,11 +86,9 @@ def main() -> None:
         seeds=options.seeds,
         shared=SHARED,
         students=STUDENTS,
-        teachers={name: place.known(name) for name in options.teachers if name != "none"},
+        teachers={name: place.known(name) for name in options.teachers if name in seen},
         rows=rows,
     )
-    if options.out is not None:
-        common.write(options.out, result)
 
 
 class Place:

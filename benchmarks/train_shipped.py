@@ -27,7 +27,8 @@ from safetensors import safe_open
 from edgesr.distill.data import digest_files, find_photos
 from edgesr.distill.evaluate import evaluate, load_pairs, mean_score
 from edgesr.distill.recipe import Recipe, load_recipe
-from edgesr.distill.run import distill, machine
+from edgesr.distill.room import machine
+from edgesr.distill.run import distill
 from edgesr.errors import BackendError
 from edgesr.export.onnx import export_onnx
 from edgesr.models import shipped

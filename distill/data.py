@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -26,14 +26,24 @@ CACHE_VERSION = 1
 MOST_DRAWS = 100  # photos without any detail are taken as they are
 Y_STEPS = 256  # luma is kept as uint16 in 1/256 of a level: MATLAB's Y is not rounded
 
+ALL = slice(None)
+
 Colour = Literal["y", "rgb"]
+
+
+class Answers(Protocol):
+    """What a teacher made of every LR picture."""
+
+    def crop(self, index: int, version: int | None, rows: slice, columns: slice) -> Array:
+        """Of photo `index` (None: of its clean LR): (h, w) or (h, w, 3) float32 in 0..1, HR."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoSet:
     """All photos at both sizes, memory-mapped from the cache.
 
-    coded  LR pixels after compression, `versions` times for each photo; None: there are none
+    coded    LR pixels after compression, `versions` times for each photo; None: there are none
+    answers  of each teacher whose answers are kept
 
     Luma ("y") is studio range times 256 (uint16); "rgb" is uint8. Photo i has `shapes[i]` LR
     pixels from `lr_starts[i]`, and `scale` times as many rows and columns of HR pixels from
@@ -50,6 +60,7 @@ class PhotoSet:
     colour: Colour = "y"
     coded: Array | None = None
     versions: int = 0
+    answers: tuple[Answers, ...] = ()
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -143,28 +154,46 @@ def draw_batch(
     redraw: float,
     full_range: float,
     clean: float = 0.0,
-) -> tuple[Array, Array]:
+    samples: slice = ALL,
+) -> tuple[Array, ...]:
     """Batch number `step`, float32 in 0..1: LR (N, C, patch, patch) and HR, `scale` times that.
 
     Where photos have compressed versions, a share `clean` of LR is cut from none of them. Luma of
-    a share `full_range` of the crops is stretched to full range; RGB always has it.
+    a share `full_range` of the crops is stretched to full range; RGB always has it. `samples` of
+    the batch are made alone. The crops of `photos.answers` follow, treated as HR is.
     """
     rng = np.random.default_rng([seed, step])
-    lr_crops, hr_crops = [], []
-    for _ in range(batch):
-        lr, hr = draw_crop(photos, rng, patch=patch, detail=detail, redraw=redraw, clean=clean)
-        if rng.random() < full_range and photos.colour == "y":
-            lr, hr = to_full_range(lr), to_full_range(hr)
+    wanted = range(batch)[samples]
+    made: list[list[Array]] = []
+    for number in range(batch):
+        place, small = draw_place(
+            photos, rng, patch=patch, detail=detail, redraw=redraw, clean=clean
+        )
+        full = rng.random() < full_range and photos.colour == "y"
         flips = int(rng.integers(8))  # one of the 8 flips and quarter turns
-        lr_crops.append(turn(lr, flips))
-        hr_crops.append(turn(hr, flips))
-    if photos.colour == "y":
-        return np.stack(lr_crops)[:, None], np.stack(hr_crops)[:, None]
-    small, big = (np.moveaxis(np.stack(crops), 3, 1) for crops in (lr_crops, hr_crops))
-    return np.ascontiguousarray(small), np.ascontiguousarray(big)
+        if number not in wanted:
+            continue
+        crops = [small, *large_crops(photos, place, patch=patch)]
+        made.append([turn(to_full_range(crop) if full else crop, flips) for crop in crops])
+    return tuple(as_planes(np.stack(crops)) for crops in zip(*made, strict=True))
 
 
-def draw_crop(
+def as_planes(crops: Array) -> Array:
+    """(N, H, W) or (N, H, W, 3) -> (N, C, H, W), contiguous."""
+    return crops[:, None] if crops.ndim == 3 else np.ascontiguousarray(np.moveaxis(crops, 3, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a crop lies, in LR pixels. version: of the compressed ones; None: it is clean."""
+
+    index: int
+    version: int | None
+    top: int
+    left: int
+
+
+def draw_place(
     photos: PhotoSet,
     rng: np.random.Generator,
     *,
@@ -172,15 +201,16 @@ def draw_crop(
     detail: float,
     redraw: float,
     clean: float,
-) -> tuple[Array, Array]:
-    """One aligned pair of crops, float32 in 0..1; flat ones are mostly drawn again."""
-    scale = photos.scale
-    white = np.float32(255.0 * Y_STEPS if photos.colour == "y" else 255.0)
+) -> tuple[Place, Array]:
+    """A place and its LR crop, float32 in 0..1; flat ones are mostly drawn again."""
+    white = white_of(photos.colour)
     for _ in range(MOST_DRAWS):
         index = int(rng.integers(len(photos)))
-        hr, lr = photos.pair(index)
+        version = None
+        lr = photos.pair(index)[1]
         if photos.versions and rng.random() >= clean:
-            lr = photos.version(index, int(rng.integers(photos.versions)))
+            version = int(rng.integers(photos.versions))
+            lr = photos.version(index, version)
         top = int(rng.integers(lr.shape[0] - patch + 1))
         left = int(rng.integers(lr.shape[1] - patch + 1))
         small = lr[top : top + patch, left : left + patch].astype(np.float32)
@@ -190,8 +220,22 @@ def draw_crop(
         ) / 2
         if gradient >= detail or rng.random() >= redraw:
             break
-    big = hr[top * scale : (top + patch) * scale, left * scale : (left + patch) * scale]
-    return small, big.astype(np.float32) / white
+    return Place(index=index, version=version, top=top, left=left), small
+
+
+def large_crops(photos: PhotoSet, place: Place, *, patch: int) -> list[Array]:
+    """HR there, and every teacher's answer, float32 in 0..1."""
+    rows, columns = (
+        slice(start * photos.scale, (start + patch) * photos.scale)
+        for start in (place.top, place.left)
+    )
+    big = photos.pair(place.index)[0][rows, columns].astype(np.float32) / white_of(photos.colour)
+    return [big, *(a.crop(place.index, place.version, rows, columns) for a in photos.answers)]
+
+
+def white_of(colour: Colour) -> np.float32:
+    """What 1 is in the cache."""
+    return np.float32(255.0 * Y_STEPS if colour == "y" else 255.0)
 
 
 def to_full_range(y: Array) -> Array:

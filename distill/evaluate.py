@@ -68,6 +68,7 @@ class Engine:
     backend: str
     precision: str
     threads: int | None
+    device: str = "auto"
 
     def open(self, io: Io) -> Session:
         return open_session(
@@ -76,6 +77,7 @@ class Engine:
             backend=self.backend,
             precision=self.precision,
             threads=self.threads,
+            device=self.device,
             io=io,
         )
 
@@ -95,8 +97,9 @@ def evaluate_sets(
     *,
     scale: int | None = None,
     backend: str = "auto",
-    precision: str = "fp32",
+    precision: str | None = None,
     threads: int | None = None,
+    device: str = "auto",
     more: More = NOTHING_MORE,
     crf: int | None = None,
     frames: int | None = None,
@@ -105,6 +108,7 @@ def evaluate_sets(
     """Score a model by name or path.
 
     data         a folder of pictures or clips, a folder of such folders, or a clip
+    precision    None: that of the file, with nothing rounded further
     more         what else is measured of pictures
     crf          small clips that are made here go through x264 at this quality; None: they do not
     frames       of each clip the first so many; None: all
@@ -117,7 +121,13 @@ def evaluate_sets(
     if frames is not None and frames < 1:
         raise UsageError(f"--frames {frames}: 1 or more")
     found = resolve(model, scale=scale)
-    engine = Engine(found=found, backend=backend, precision=precision, threads=threads)
+    engine = Engine(
+        found=found,
+        backend=backend,
+        precision=precision or found.spec.precision,
+        threads=threads,
+        device=device,
+    )
     sets = find_sets(data, scale=found.spec.scale)
     kinds = [kinds_in(place, scale=found.spec.scale) for place in sets]
     if (crf is not None or frames is not None) and not any("clips" in k for k in kinds):

@@ -12,39 +12,65 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edgesr.distill.chain import RealEsrganSettings
 from edgesr.distill.codec import degrade_video
 from edgesr.distill.colours import as_colour, stretched
 from edgesr.distill.data import Colour, PhotoSet, draw_batch
 from edgesr.distill.pictures import Pair, three_channels
-from edgesr.distill.realesrgan import RealEsrganSettings, training_pair
+from edgesr.distill.realesrgan import training_pair
 from edgesr.distill.recipe import Recipe
 
 Array = np.ndarray[Any, Any]
 
 CLEAN = 0.2  # share of a recipe that does not say `clean`
-MARGIN = 8  # LR pixels around a blind crop that pass the chain with it
+MARGIN = 4  # LR pixels around a blind crop that pass the chain with it
 GROUP = 4
 VALIDATION_CRFS = (20, 27, 34)  # of x264: good, usual and poor streams
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnPairs(PhotoSet):
+    """Pictures that make their batches themselves: sequences of frames, several scales."""
+
+    def own_batch(self, recipe: Recipe, *, step: int, rank: int, size: int) -> tuple[Tensor, ...]:
+        """As `make_batch`."""
+        raise NotImplementedError
+
+
 def batches(
-    photos: PhotoSet, recipe: Recipe, *, colour: Colour, start: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Small and large crops from batch number `start` on, float32 in 0..1, contiguous."""
+    photos: PhotoSet,
+    recipe: Recipe,
+    *,
+    colour: Colour,
+    start: int = 0,
+    rank: int = 0,
+    size: int = 1,
+) -> Iterator[tuple[Tensor, ...]]:
+    """Small and large crops from batch number `start` on, float32 in 0..1, contiguous.
+
+    Beside them what the teachers have answered, where `photos` have answers; see `make_batch`.
+    """
     with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(make_batch, photos, recipe, step=start, colour=colour)
+
+        def submit(step: int) -> Future[tuple[Tensor, ...]]:
+            return pool.submit(
+                make_batch, photos, recipe, step=step, colour=colour, rank=rank, size=size
+            )
+
+        following = submit(start)
         for step in range(start, recipe.steps):
             ready = following.result()
             if step + 1 < recipe.steps:
-                following = pool.submit(make_batch, photos, recipe, step=step + 1, colour=colour)
+                following = submit(step + 1)
             yield ready
 
 
@@ -74,10 +100,22 @@ class DataClock:
 
 
 def make_batch(
-    photos: PhotoSet, recipe: Recipe, *, step: int, colour: Colour
-) -> tuple[Tensor, Tensor]:
-    """Batch number `step`: (N, C, patch, patch) and `scale` times that."""
-    small, large = (
+    photos: PhotoSet,
+    recipe: Recipe,
+    *,
+    step: int,
+    colour: Colour,
+    rank: int = 0,
+    size: int = 1,
+) -> tuple[Tensor, ...]:
+    """Batch number `step`: (N, C, patch, patch) and `scale` times that, and the teachers' answers.
+
+    Of `size` processes number `rank` gets the samples rank, rank + size, ... of that batch.
+    """
+    if isinstance(photos, OwnPairs):
+        return photos.own_batch(recipe, step=step, rank=rank, size=size)
+    blind = recipe.degradation == "blind"
+    crops = [
         torch.from_numpy(crops)
         for crops in draw_batch(
             photos,
@@ -89,15 +127,16 @@ def make_batch(
             redraw=recipe.redraw,
             full_range=recipe.full_range,
             clean=CLEAN if recipe.clean is None else recipe.clean,
+            samples=slice(None) if blind else slice(rank, None, size),
         )
-    )
-    if recipe.degradation == "blind":
+    ]
+    if blind:  # samples of a group depend on those before them: all are made, and some are taken
         rng = np.random.default_rng([recipe.seed, step, 1])
-        small, large = blind_crops(large, recipe, rng)
-    if photos.colour == colour:
-        return small, large
-    luma = (stretched(as_colour(x, colour), recipe.full_range) for x in (small, large))
-    return next(luma), next(luma)
+        crops[:2] = blind_crops(crops[1], recipe, rng)
+        if photos.colour != colour:
+            crops = [stretched(as_colour(x, colour), recipe.full_range) for x in crops]
+        crops = [x[rank::size].contiguous() for x in crops]
+    return tuple(crops)
 
 
 def patch_of(recipe: Recipe) -> int:

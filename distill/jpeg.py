@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgesr.errors import UsageError
+
+Array = np.ndarray[Any, Any]
 
 # Rows of T.81 tables K.1 (luma) and K.2 (chroma).
 LUMA_TABLE = (
@@ -67,17 +70,78 @@ def jpeg(batch: Tensor, quality: Tensor, *, soft: bool = False) -> Tensor:
 def real_jpeg(batch: Tensor, quality: Tensor) -> Tensor:
     """The same through OpenCV on the host: rounded to 8 bit before and after, 4:2:0."""
     check(batch, quality)
-    pictures = (batch.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    coded = []
-    for picture, level in zip(pictures, quality.tolist(), strict=True):
-        options = [cv2.IMWRITE_JPEG_QUALITY, round(level)]
-        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
-        # OpenCV takes BGR; reversing the channels of a gray picture changes nothing.
-        stream = cv2.imencode(".jpg", np.ascontiguousarray(picture[:, :, ::-1]), options)[1]
-        decoded = np.asarray(cv2.imdecode(stream, cv2.IMREAD_UNCHANGED))
-        coded.append(decoded.reshape(picture.shape)[:, :, ::-1])
-    out = torch.from_numpy(np.stack(coded)).permute(0, 3, 1, 2)
-    return out.to(batch) / 255
+    pictures = batch.detach().permute(0, 2, 3, 1).cpu().numpy()
+    levels = quality.tolist()
+    coded = [real_jpeg_picture(x, level) for x, level in zip(pictures, levels, strict=True)]
+    return torch.from_numpy(np.stack(coded)).permute(0, 3, 1, 2).to(batch)
+
+
+def real_jpeg_picture(picture: Array, level: float) -> Array:
+    """One picture (H, W, 1 or 3) float32 in 0..1 through OpenCV."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, round(level)]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+    eight = np.rint(np.clip(picture, 0, 1) * np.float32(255)).astype(np.uint8)
+    # OpenCV takes BGR; reversing the channels of a gray picture changes nothing.
+    stream = cv2.imencode(".jpg", np.ascontiguousarray(eight[:, :, ::-1]), options)[1]
+    decoded = np.asarray(cv2.imdecode(stream, cv2.IMREAD_UNCHANGED))
+    return decoded.reshape(picture.shape)[:, :, ::-1].astype(np.float32) / np.float32(255)
+
+
+def jpeg_picture(picture: Array, level: float) -> Array:
+    """`jpeg` (not soft) of one picture (H, W, 1 or 3) float32 in 0..1, without torch."""
+    height, width, channels = picture.shape
+    unit = 16 if channels == 3 else 8
+    full = np.clip(picture, 0, 1) * np.float32(255)
+    full = cv2.copyMakeBorder(
+        full, 0, -height % unit, 0, -width % unit, cv2.BORDER_REPLICATE
+    ).reshape(height + -height % unit, width + -width % unit, channels)
+    if channels == 1:
+        out = code_array(full[:, :, 0], level, LUMA_TABLE)[:height, :width, None]
+        return np.clip(out / np.float32(255), 0, 1)
+    forward, back = colour_matrices()
+    luma, *chroma = (cv2.transform(full, row[None]) for row in forward)  # (H, W) each
+    planes = [code_array(luma, level, LUMA_TABLE)[:height, :width]]
+    rows, columns = -(-height // 2), -(-width // 2)
+    for plane in chroma:
+        half = cv2.resize(plane, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        coded = code_array(half + np.float32(128), level, CHROMA_TABLE) - np.float32(128)
+        large = cv2.resize(coded[:rows, :columns], None, fx=2, fy=2)  # bilinear
+        planes.append(large[:height, :width])
+    return np.clip(cv2.transform(cv2.merge(planes), back), 0, 1)
+
+
+def code_array(plane: Array, level: float, table: tuple[int, ...]) -> Array:
+    """Quantise (H, W) float32 in 0..255 in blocks of 8x8."""
+    height, width = plane.shape
+    basis = dct_array()
+    steps = np.tile(quantiser_array(table, level), (1, width // 8))  # (8, W)
+    # Stacks of small products: one large one would wake the threads of NumPy's BLAS.
+    x = (plane - np.float32(128)).reshape(height // 8, width, 8) @ basis.T
+    x = basis @ x.reshape(height // 8, 8, width)
+    x /= steps
+    np.rint(x, out=x)
+    x *= steps
+    x = (basis.T @ x).reshape(height // 8, width, 8) @ basis
+    return x.reshape(height, width) + np.float32(128)
+
+
+def quantiser_array(table: tuple[int, ...], level: float) -> Array:
+    """`quantisers` of one quality: (8, 8) float32."""
+    percent = math.floor(5000 / level if level < 50 else 200 - 2 * level)
+    steps = np.floor((np.array(table, np.float64) * percent + 50) / 100)
+    return np.clip(steps, 1, 255).astype(np.float32).reshape(8, 8)
+
+
+@lru_cache(maxsize=1)
+def dct_array() -> Array:
+    return dct_basis().float().numpy()
+
+
+@lru_cache(maxsize=1)
+def colour_matrices() -> tuple[Array, Array]:
+    """(3, 3) float32 each: RGB of 0..255 -> Y, Cb, Cr, and back to RGB of 0..1."""
+    forward = to_ycbcr()
+    return forward.float().numpy(), (torch.linalg.inv(forward) / 255).float().numpy()
 
 
 def check(batch: Tensor, quality: Tensor) -> None:

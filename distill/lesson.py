@@ -21,6 +21,7 @@ from edgesr.distill.colours import as_colour, stretched
 from edgesr.distill.data import Colour
 from edgesr.distill.evaluate import Pair, Score, evaluate, evaluate_rgb, mean_score
 from edgesr.distill.features import feature_points, tap_outputs
+from edgesr.distill.parallel import own_share
 from edgesr.distill.recipe import Recipe
 from edgesr.distill.teachers import Teacher
 from edgesr.distill.teaching import FeatureAdapters, affinity_loss, feature_loss, response
@@ -44,8 +45,9 @@ Parts = dict[str, Tensor]
 Run = Callable[[Tensor], Any]
 """A forward pass in the training's precision."""
 
-Objective = Callable[[Tensor, Tensor], Parts]
-"""Of one batch (small, truth) in the lesson's colour, float32 in 0..1."""
+Objective = Callable[..., Parts]
+"""Of one batch (small, truth) in the lesson's colour, float32 in 0..1; the answers of the lesson's
+teachers follow where they are kept on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ class Lesson:
     compilable  whether the compiled model may run
     rival       trained along, and kept in the state only
     begin       told the number of every step before it, 0 first
+    teachers    whose answers to whole pictures will do, in the colour of `model`
     """
 
     model: nn.Module
@@ -85,6 +88,7 @@ class Lesson:
     view: nn.Module | None = None
     rival: Rival | None = None
     begin: Callable[[int], None] = lambda step: None
+    teachers: Sequence[Teacher] = ()
 
 
 def student_lesson(
@@ -108,7 +112,8 @@ def student_lesson(
     colour: Colour = model.colour
     in_colour = colour == "rgb" or any(teacher.colour == "rgb" for teacher in teachers)
     # The data stretches luma to full range by itself; RGB batches are stretched here.
-    share = recipe.full_range if in_colour and colour == "y" else 0.0
+    stretch = in_colour and colour == "y"
+    share = own_share(recipe.full_range, recipe.batch) if stretch else 0.0
 
     def seen(picture: Tensor) -> Tensor:
         picture = as_colour(picture, colour)
@@ -125,9 +130,11 @@ def student_lesson(
     }
 
     def objective(run: Run) -> Objective:
-        def parts(small: Tensor, truth: Tensor) -> Parts:
+        def parts(small: Tensor, truth: Tensor, *kept: Tensor) -> Parts:
             with torch.autocast(small.device.type, torch.bfloat16, enabled=bf16):
-                answers = [answer_of(teacher, small, colour, share) for teacher in teachers]
+                answers = [stretched(x, share) if share else x for x in kept] or [
+                    answer_of(teacher, small, colour, share) for teacher in teachers
+                ]
             low, high = seen(small), seen(truth)
             output, way = split(run(low))
             shown = Shown(small=low, truth=sharpened(recipe, high), output=output, way=way)
@@ -159,6 +166,7 @@ def student_lesson(
         compilable=not list(helpers.children()) and not recipe.affinity and view is None,
         view=view,
         begin=clock.begin,
+        teachers=teachers,
     )
 
 

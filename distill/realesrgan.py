@@ -7,12 +7,14 @@ Draws come from a CPU generator and are plain numbers: the same on every device,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from edgesr.distill import host
+from edgesr.distill.chain import RealEsrganSettings, StageSettings
 from edgesr.distill.degrade import (
     RESIZE_MODES,
     gaussian_noise,
@@ -22,9 +24,7 @@ from edgesr.distill.degrade import (
 )
 from edgesr.distill.jpeg import jpeg, real_jpeg
 from edgesr.distill.kernels import (
-    KINDS,
     KernelDraw,
-    Range,
     choose,
     draw_final_sinc,
     draw_kernels,
@@ -34,96 +34,6 @@ from edgesr.distill.kernels import (
     usm_sharpen,
 )
 from edgesr.errors import UsageError
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageSettings:
-    """One of the two rounds of blur, resize, noise and JPEG; the defaults are the first's.
-
-    kernel_shares   of `kernels.KINDS`; resize_shares of up, down, keep; both need not sum to 1
-    resize_range    smallest and largest factor
-    gaussian_prob   else Poisson; gray_prob: the noise is the same in all channels
-    gaussian_sigma  in levels of 255
-    """
-
-    blur_prob: float = 1.0
-    kernel_shares: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
-    sigma: Range = (0.2, 3.0)
-    beta_general: Range = (0.5, 4.0)
-    beta_plateau: Range = (1.0, 2.0)
-    sinc_prob: float = 0.1
-    resize_shares: tuple[float, float, float] = (0.2, 0.7, 0.1)
-    resize_range: Range = (0.15, 1.5)
-    gaussian_prob: float = 0.5
-    gaussian_sigma: Range = (1.0, 30.0)
-    poisson_scale: Range = (0.05, 3.0)
-    gray_prob: float = 0.4
-    jpeg_quality: Range = (30.0, 95.0)
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name.endswith("_prob"):
-                good, rule = 0 <= value <= 1, "a chance from 0 to 1"
-            elif item.name.endswith("_shares"):
-                good = min(value) >= 0 and sum(value) > 0
-                good = good and len(value) == (len(KINDS) if "kernel" in item.name else 3)
-                rule = f"{len(KINDS) if 'kernel' in item.name else 3} shares, not all 0"
-            else:
-                good, rule = 0 < value[0] <= value[1], "a lower and an upper bound above 0"
-            if not good:
-                raise UsageError(f"degradation: {item.name} = {value!r}: give {rule}")
-        low, high = self.resize_range
-        if not low <= 1 <= high or self.jpeg_quality[1] > 100:
-            raise UsageError(
-                f"degradation: resize_range {self.resize_range} holds 1, "
-                f"jpeg_quality {self.jpeg_quality} ends at 100 or below"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RealEsrganSettings:
-    """All numbers of the chain, and of the training that goes with it.
-
-    kernel_sizes        odd; all kernels are padded to the largest
-    final_sinc_prob     for each sample
-    jpeg                "exact": by tensors, where the batch is; "soft": with a gradient;
-                        "real": OpenCV's, on the host
-    usm_size            pixels of the Gaussian (the published radius of 50 means 51)
-    frame, patch, pool  HR pixels that enter the chain, HR pixels cut from its result, pairs held
-    """
-
-    first: StageSettings = StageSettings()
-    second: StageSettings = field(
-        default_factory=lambda: StageSettings(
-            blur_prob=0.8,
-            sigma=(0.2, 1.5),
-            resize_shares=(0.3, 0.4, 0.3),
-            resize_range=(0.3, 1.2),
-            gaussian_sigma=(1.0, 25.0),
-            poisson_scale=(0.05, 2.5),
-        )
-    )
-    kernel_sizes: tuple[int, ...] = tuple(range(7, 22, 2))
-    final_sinc_prob: float = 0.8
-    jpeg_last_prob: float = 0.5
-    jpeg: Literal["exact", "soft", "real"] = "exact"
-    usm_weight: float = 0.5
-    usm_size: int = 51
-    usm_threshold: float = 10.0
-    frame: int = 400
-    patch: int = 256
-    pool: int = 180
-
-    def __post_init__(self) -> None:
-        if not self.kernel_sizes or any(size < 1 or size % 2 == 0 for size in self.kernel_sizes):
-            raise UsageError(f"degradation: kernel_sizes = {self.kernel_sizes}: give odd sizes")
-        for name in ("final_sinc_prob", "jpeg_last_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                value = getattr(self, name)
-                raise UsageError(f"degradation: {name} = {value!r}: give a chance from 0 to 1")
-        if self.jpeg not in ("exact", "soft", "real"):
-            raise UsageError(f"degradation: jpeg = {self.jpeg!r}: it is exact, soft or real")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,19 +143,35 @@ def degrade(batch: Tensor, draw: ChainDraw, *, scale: int, settings: RealEsrganS
         )
     side = max(settings.kernel_sizes)
     first, second = draw.first, draw.second
+    sizes = (
+        scaled((height, width), first.factor),
+        scaled((height, width), second.factor / scale),
+        (height // scale, width // scale),
+    )
+    if on_host(batch) and settings.jpeg != "soft":
+        pictures = host.pictures_of(batch)
+        return host.batch_of(
+            host.degrade_pictures(pictures, draw, sizes=sizes, width=side, jpeg=settings.jpeg)
+        )
     x = blur(batch, first, side)
-    x = resize(x, scaled((height, width), first.factor), mode=first.mode)
+    x = resize(x, sizes[0], mode=first.mode)
     x = compress(add_noise(x, first), first.quality, how=settings.jpeg)
     x = blur(x, second, side)
-    x = resize(x, scaled((height, width), second.factor / scale), mode=second.mode)
+    x = resize(x, sizes[1], mode=second.mode)
     x = add_noise(x, second)
     if not draw.jpeg_last:
         x = compress(x, second.quality, how=settings.jpeg)
-    x = resize(x, (height // scale, width // scale), mode=draw.final_mode)
+    x = resize(x, sizes[2], mode=draw.final_mode)
     x = filter2d(x, make_kernels(draw.final_sinc, width=side))
     if draw.jpeg_last:
         x = compress(x, second.quality, how=settings.jpeg)
     return x.clamp(0, 1) if settings.jpeg == "soft" else to_8bit(x)
+
+
+def on_host(batch: Tensor) -> bool:
+    """Whether OpenCV can do the work: on the CPU, and nobody asks for a gradient."""
+    gradient = batch.requires_grad and torch.is_grad_enabled()
+    return batch.device.type == "cpu" and batch.dtype == torch.float32 and not gradient
 
 
 def scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -268,6 +194,31 @@ def compress(batch: Tensor, quality: Tensor, *, how: str) -> Tensor:
     return jpeg(batch, quality, soft=how == "soft")
 
 
+def for_frames(draw: ChainDraw, count: int) -> ChainDraw:
+    """The draw for one sample as that of `count` frames of a clip: only the noise changes."""
+
+    def repeated(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            return item.repeat_interleave(count, dim=0)
+        if not isinstance(item, ChainDraw | StageDraw | KernelDraw):
+            return item
+        return type(item)(**{f.name: repeated(getattr(item, f.name)) for f in fields(item)})
+
+    return ChainDraw(**{f.name: repeated(getattr(draw, f.name)) for f in fields(draw)})
+
+
+def sharpen(hr: Tensor, settings: RealEsrganSettings) -> Tensor:
+    """The target: `usm_sharpen` as the settings say."""
+    usm: dict[str, Any] = {
+        "weight": settings.usm_weight,
+        "size": settings.usm_size,
+        "threshold": settings.usm_threshold,
+    }
+    if on_host(hr):
+        return host.batch_of([host.usm_picture(x, **usm) for x in host.pictures_of(hr)])
+    return usm_sharpen(hr, **usm)
+
+
 @torch.no_grad()
 def training_pair(
     hr: Tensor,
@@ -282,11 +233,6 @@ def training_pair(
     itself. Cut all three with `paired_crop`, then mix them in a `PairPool`.
     """
     settings = settings or RealEsrganSettings()
-    target = usm_sharpen(
-        hr,
-        weight=settings.usm_weight,
-        size=settings.usm_size,
-        threshold=settings.usm_threshold,
-    )
+    target = sharpen(hr, settings)
     draw = draw_chain(len(hr), settings, generator=generator)
     return degrade(target, draw, scale=scale, settings=settings), target, draw

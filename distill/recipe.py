@@ -40,6 +40,10 @@ QUICK_TEACHERS: dict[str, dict[str, Any]] = {
 """Small forms for `--set quick=true`: a step of the full ones takes seconds on a CPU."""
 
 
+SHORT_NAMES = {"causal": "causal-r5c16"}
+"""Students whose published or usual form has a longer name."""
+
+
 class Recipe(BaseModel):
     """One training. Sizes are in pixels of the small picture, differences in 0..1."""
 
@@ -74,6 +78,8 @@ class Recipe(BaseModel):
     """Weight of L1 between features, the student's through 1x1 adapters."""
     affinity: float | None = Field(default=None, ge=0)
     """Weight of L1 between spatial affinities of features (FAKD; 10 in the paper)."""
+    cache_teacher: bool | None = None
+    """The teachers' answers to whole pictures are computed once, and crops are cut from them."""
     vid: float | None = Field(default=None, ge=0)
     """Weight of PISR's variational feature loss (1e-6 in the paper)."""
     imitation: float | None = Field(default=None, ge=0)
@@ -160,8 +166,17 @@ class Recipe(BaseModel):
     clean: float | None = Field(default=None, ge=0, le=1)
     """Share of crops that no codec has touched ("video"); None: 0.2."""
 
+    frames: int | None = Field(default=None, ge=2)
+    """Consecutive frames of a training sequence, for students with state; None: 7."""
+    temporal: float | None = Field(default=None, ge=0)
+    """Weight of L1 between the changes from frame to frame of output and truth; None: 0."""
+    scales: tuple[Literal[2, 3, 4, 8], ...] | None = None
+    """Several in one training, by networks with one set of weights for all of them."""
+
     validate_every: int = Field(default=2000, ge=1)
     save_every: int = Field(default=2000, ge=1)
+    tensorboard: bool | None = None
+    """Write event files for TensorBoard; None: where it is installed."""
 
     def digest(self) -> str:
         """Short name of exactly these settings."""
@@ -200,6 +215,8 @@ def load_recipe(
         if small is not None:
             values.setdefault("teacher_config", small)
     values |= settings
+    if values.get("student") in SHORT_NAMES:
+        values["student"] = SHORT_NAMES[values["student"]]
     if values.get("teacher") == "none":  # said, or in the file: the same as not said
         del values["teacher"]
     return checked(values)

@@ -6,24 +6,29 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
 from edgesr.bicubic import downscale
+from edgesr.distill.answers import kept_answers
 from edgesr.distill.cache import Coding, load_photos
 from edgesr.distill.data import Colour, PhotoSet
 from edgesr.distill.evaluate import Pair
+from edgesr.distill.events import open_events
 from edgesr.distill.feed import colour_of, patch_of
+from edgesr.distill.folder import check_run
 from edgesr.distill.intake import read_pictures
 from edgesr.distill.lesson import Lesson
+from edgesr.distill.parallel import team
 from edgesr.distill.recipe import Recipe
 from edgesr.distill.scenes import Sampling
 from edgesr.distill.sources import Source
 from edgesr.distill.state import State
-from edgesr.distill.train import Progress, train
+from edgesr.distill.train import Progress, choose_device, train
 from edgesr.errors import EdgesrError, Interrupted, UsageError
 
 HELD_OUT = Sampling(count=8, part="held-out")  # of each clip; photos have their own rule
@@ -45,6 +50,8 @@ class Room:
     on_progress: Callable[[Progress], None] | None
     on_note: Callable[[str], None]
     stop: Callable[[], bool]
+    answers: Path | None = None
+    """Where teachers' answers are kept; None: in the run folder."""
     warned: set[str] = field(default_factory=set)
 
     def warn(self, line: str) -> None:
@@ -67,17 +74,46 @@ class Room:
             on_warning=self.warn,
         )
 
+    def with_answers(
+        self, photos: PhotoSet, recipe: Recipe, lesson: Lesson, folder: Path
+    ) -> PhotoSet:
+        """The pictures, and what the lesson's teachers answer to them."""
+        model: Any = lesson.model
+        kept = [
+            kept_answers(
+                teacher,
+                photos,
+                recipe,
+                folder=folder,
+                colour=model.colour,
+                device=torch.device(choose_device(self.device)),
+                crew=team(),
+                on_note=self.on_note,
+                stop=self.stop,
+            )
+            for teacher in lesson.teachers
+        ]
+        return replace(photos, answers=tuple(kept))
+
     def learn(self, recipe: Recipe, lesson: Lesson, out: Path, *, resume: bool) -> State:
         """Train to the end. Raises Interrupted when stopped before."""
+        photos = team().in_turn(lambda: self.photos(recipe, lesson.colour))
+        if recipe.cache_teacher and lesson.teachers:
+            if team().first:
+                check_run(out, recipe, resume=resume)
+            team().wait()
+            folder = self.answers or out / "teacher-answers"
+            photos = self.with_answers(photos, recipe, lesson, folder)
         state = train(
             recipe,
-            self.photos(recipe, lesson.colour),
+            photos,
             lesson,
             out=out,
             resume=resume,
             device=self.device,
             on_progress=self.on_progress,
             stop=self.stop,
+            open_journal=lambda step: open_events(out / "tb", recipe, self.pairs, step=step),
         )
         if state.step < recipe.steps:
             raise Interrupted(

@@ -19,6 +19,7 @@ from edgesr.distill.evaluate import Score, bicubic_scores, evaluate, evaluate_rg
 from edgesr.distill.feed import degraded_pairs, said_of
 from edgesr.distill.intake import FRAMES
 from edgesr.distill.lesson import planes_function, score_dict, student_lesson
+from edgesr.distill.parallel import require_slices, team, together
 from edgesr.distill.recipe import Recipe
 from edgesr.distill.report import Row, environment, summarise, write_report
 from edgesr.distill.room import HELD_OUT, Room, check_device, cut_pairs, machine, writing
@@ -74,6 +75,7 @@ class Specialised:
         return [*lines, f"{'change':<20} {self.gain:+9.3f} {change:+9.5f}"]
 
 
+@together
 def specialise(
     recipe: Recipe,
     *,
@@ -94,6 +96,7 @@ def specialise(
     so: `resume` goes on.
     """
     check_device(device)
+    require_slices(recipe.batch)
     if recipe.teacher is not None or recipe.gan is not None:
         raise UsageError(
             "--on trains a finished student on: without teacher, without discriminator"
@@ -121,34 +124,40 @@ def specialise(
     with writing(out):
         lesson = student_lesson(recipe, room.pairs, start=dict(start.state_dict()), terms=terms)
         state = room.learn(recipe, lesson, out, resume=resume)
-        scores = {"bicubic": bicubic_scores(room.pairs, scale=recipe.scale)}
-        for name, file in (("before", origin), ("after", out / "last.safetensors")):
-            scores[name] = frame_scores(file, room)
-        better = sum(
-            after.psnr_y > before.psnr_y
-            for before, after in zip(scores["before"], scores["after"], strict=True)
-        )
-        means = {name: mean_score(found) for name, found in scores.items()}
-        gain = means["after"].psnr_y - means["before"].psnr_y
-        kept = gain >= LEAST_GAIN and 2 * better > len(room.pairs)
-        result = Specialised(
-            out=out,
-            student=recipe.student,
-            frames=f"{len(frames)} held-out frames{said_of(recipe)}",
-            pictures=len(room.pairs),
-            better=better,
-            bicubic=means["bicubic"],
-            before=means["before"],
-            after=means["after"],
-            kept=kept,
-            verdict=verdict(gain, better, len(room.pairs), kept=kept, shipped=recipe.init is None),
-            steps=state.step,
-            minutes=state.seconds / 60,
-            data_share=state.data_share,
-        )
-        keep(out / "last.safetensors" if kept else origin, out)
-        conclude(recipe, room, result, origin=origin)
-    return result
+        result = None
+        if team().first:
+            scores = {"bicubic": bicubic_scores(room.pairs, scale=recipe.scale)}
+            for name, file in (("before", origin), ("after", out / "last.safetensors")):
+                scores[name] = frame_scores(file, room)
+            better = sum(
+                after.psnr_y > before.psnr_y
+                for before, after in zip(scores["before"], scores["after"], strict=True)
+            )
+            means = {name: mean_score(found) for name, found in scores.items()}
+            gain = means["after"].psnr_y - means["before"].psnr_y
+            kept = gain >= LEAST_GAIN and 2 * better > len(room.pairs)
+            result = Specialised(
+                out=out,
+                student=recipe.student,
+                frames=f"{len(frames)} held-out frames{said_of(recipe)}",
+                pictures=len(room.pairs),
+                better=better,
+                bicubic=means["bicubic"],
+                before=means["before"],
+                after=means["after"],
+                kept=kept,
+                verdict=verdict(
+                    gain, better, len(room.pairs), kept=kept, shipped=recipe.init is None
+                ),
+                steps=state.step,
+                minutes=state.seconds / 60,
+                data_share=state.data_share,
+            )
+            keep(out / "last.safetensors" if kept else origin, out)
+            conclude(recipe, room, result, origin=origin)
+        found = team().given(result)
+    assert found is not None
+    return found
 
 
 def origin_of(recipe: Recipe) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,16 @@ class Teacher:
 
     run     (N, C, H, W) in 0..1 of its colour -> (N, C, sH, sW), on the device of its input
     module  the network itself, for its features; None for an .onnx file, a black box
+    spec    its facts
+    digest  SHA-256 of the file that it came from
     """
 
     name: str
     colour: Colour
     run: Callable[[Tensor], Tensor]
     module: nn.Module | None = None
+    spec: ModelSpec | None = None
+    digest: str = ""
 
     @torch.no_grad()
     def answer(self, small: Tensor, colour: Colour) -> Tensor:
@@ -73,7 +78,18 @@ def load_teacher(name: str, *, scale: int, device: torch.device) -> Teacher:
     require_scale(spec, name, scale)
     model = model.eval().requires_grad_(False).to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Teacher(name=spec.name, colour=spec.colour, run=model, module=model)
+    return Teacher(
+        name=spec.name,
+        colour=spec.colour,
+        run=model,
+        module=model,
+        spec=spec,
+        digest=digest_of_file(path),
+    )
+
+
+def digest_of_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_any(path: Path) -> tuple[nn.Module, ModelSpec]:
@@ -95,7 +111,9 @@ def black_box(path: Path, *, scale: int) -> Teacher:
         batch = np.ascontiguousarray(small.cpu().numpy(), dtype=np.float32)
         return torch.from_numpy(session(batch)).to(small.device)
 
-    return Teacher(name=spec.name, colour=spec.colour, run=run)
+    return Teacher(
+        name=spec.name, colour=spec.colour, run=run, spec=spec, digest=digest_of_file(path)
+    )
 
 
 def require_scale(spec: ModelSpec, name: str, scale: int) -> None:

@@ -4,6 +4,8 @@ A run folder holds `recipe.toml`, `log.csv`, `last.safetensors` and `best.safete
 weights with their facts), `state.safetensors` (raw weights, optimiser, step) and `summary.json`.
 Where a rival is trained along, the best weights are the last ones.
 Stopped at any moment and resumed, a run on the CPU ends with the same bits as one left alone.
+Several processes (`parallel`) are one training: each has its slice of every batch, and the first
+alone writes the folder.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ import csv
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +25,19 @@ from torch import Tensor, nn
 from edgesr.distill.data import PhotoSet
 from edgesr.distill.evaluate import Score
 from edgesr.distill.feed import DataClock, batches
+from edgesr.distill.folder import open_together
 from edgesr.distill.lesson import Lesson, Parts, Run
+from edgesr.distill.optimise import (
+    clip_gradients,
+    learning_rate,
+    make_optimizer,
+    set_rate,
+    update_average,
+)
+from edgesr.distill.parallel import Team, require_slices, team
 from edgesr.distill.recipe import Recipe
 from edgesr.distill.state import Kept, State, load_state, save_state
 from edgesr.errors import EdgesrError, UsageError
-
-MOMENTUM = 0.9  # of SGD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,13 @@ class Progress:
     data_share: float = 0.0
 
 
+class Journal(Protocol):
+    """Who is told of every report, with the mean of each term since the last one."""
+
+    def add(self, report: Progress, terms: Mapping[str, float], *, weights: Path) -> None:
+        """weights: the averaged ones as a file, of this step where `report.score` is given."""
+
+
 def train(
     recipe: Recipe,
     photos: PhotoSet,
@@ -59,13 +75,18 @@ def train(
     device: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    open_journal: Callable[[int], Journal | None] = lambda step: None,
 ) -> State:
     """Train `lesson.model` on `photos`, judging it by `lesson.score`, in the run folder `out`.
 
-    stop    asked after each step; True saves and returns early
+    stop          asked after each step; True saves and returns early
+    open_journal  called with the step at which the training begins
+
     Raises UsageError when `out` holds a run and `resume` is False, or another recipe; EdgesrError
     when a term of the loss is no number any more.
     """
+    crew = team()
+    require_slices(recipe.batch)
     where = torch.device(choose_device(device))
     raw = placed(lesson.model, where)
     helpers = lesson.helpers.to(where)
@@ -79,7 +100,7 @@ def train(
         second = optimizers["rival_adam"] = make_optimizer(rival.module.parameters(), recipe)
     kept = Kept(modules=modules, optimizers=optimizers, average=average)
     state = State(data=photos.digest)
-    open_run(out, recipe, resume=resume)
+    open_together(out, recipe, photos, crew, resume=resume)
     if resume and (out / "state.safetensors").is_file():
         state = load_state(out / "state.safetensors", kept)
         if state.data not in ("", photos.digest):
@@ -87,7 +108,15 @@ def train(
     runs = compiled(raw) if recipe.compile and lesson.compilable else lesson.view or raw
     objective = lesson.objective(in_precision(runs, recipe.precision, where))
 
-    source = batches(photos, recipe, colour=lesson.colour, start=state.step)
+    journal = open_journal(state.step) if crew.first else None
+    source = batches(
+        photos,
+        recipe,
+        colour=lesson.colour,
+        start=state.step,
+        rank=crew.rank,
+        size=crew.size,
+    )
     clock = DataClock()
     raw.train()
     losses: list[dict[str, Tensor]] = []
@@ -99,11 +128,11 @@ def train(
         lesson.begin(state.step)
         with clock.waiting():
             drawn = next(source)
-        small, truth = (x.to(where, memory_format=torch.channels_last) for x in drawn)
-        parts = objective(small, truth)
+        parts = objective(*(moved(x, where) for x in drawn))
         loss = sum_of(parts)
         optimizer.zero_grad()
         loss.backward()
+        crew.average(gradients(trainable))
         clip_gradients(trainable, recipe, lr=lr)
         optimizer.step()
         answers: Parts = {}
@@ -112,13 +141,14 @@ def train(
             answers = rival.objective()
             second.zero_grad()
             sum_of(answers).backward()
+            crew.average(gradients(rival.module.parameters()))
             second.step()
         state.step += 1
         update_average(average, raw, decay=min(recipe.ema, state.step / (state.step + 10)))
         losses.append({name: term.detach() for name, term in (parts | answers).items()})
 
         finished = state.step == recipe.steps
-        stopping = stop()
+        stopping = crew.any(stop())
         validate = finished or state.step % recipe.validate_every == 0
         if not (validate or stopping or state.step % 50 == 0):
             continue
@@ -126,15 +156,17 @@ def train(
         elapsed = time.perf_counter() - began
         state.seconds = earlier + elapsed
         rate = (state.step - began_step) / elapsed
-        terms = {name: float(torch.stack([p[name] for p in losses]).mean()) for name in losses[-1]}
+        terms = mean_terms(losses, crew)
         require_finite(terms, state.step, recipe)
         score = None
         if validate:
-            score = lesson.score(average)
-            if score.psnr_y > state.best or rival is not None:  # which lowers PSNR by design
-                state.best = score.psnr_y
-                lesson.save(out / "best.safetensors", average, score)
-            lesson.save(out / "last.safetensors", average, score)
+            if crew.first:
+                score = lesson.score(average)
+                if score.psnr_y > state.best or rival is not None:  # which lowers PSNR by design
+                    state.best = score.psnr_y
+                    lesson.save(out / "best.safetensors", average, score)
+                lesson.save(out / "last.safetensors", average, score)
+            score, state.best = crew.given((score, state.best))
             clock.leave_out()
         report = Progress(
             step=state.step,
@@ -147,16 +179,39 @@ def train(
             best=state.best,
             data_share=state.data_share,
         )
-        if score is not None:
-            append_log(out / "log.csv", report, terms=terms, seconds=state.seconds)
         losses.clear()
-        if finished or stopping or state.step % recipe.save_every == 0:
-            save_state(out / "state.safetensors", kept, state)
-        if on_progress is not None:
-            on_progress(report)
+        if crew.first:
+            if score is not None:
+                append_log(out / "log.csv", report, terms=terms, seconds=state.seconds)
+            if finished or stopping or state.step % recipe.save_every == 0:
+                save_state(out / "state.safetensors", kept, state)
+            if journal is not None:
+                journal.add(report, terms, weights=out / "last.safetensors")
+            if on_progress is not None:
+                on_progress(report)
         if stopping:
             break
+    crew.wait()  # for the files, which the next stage of any process may read
     return state
+
+
+def moved(batch: Tensor, where: torch.device) -> Tensor:
+    """Pictures in the order of memory that convolutions like; sequences have one axis more."""
+    if batch.ndim != 4:
+        return batch.to(where)
+    return batch.to(where, memory_format=torch.channels_last)
+
+
+def gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def mean_terms(losses: list[dict[str, Tensor]], crew: Team) -> dict[str, float]:
+    """Each term's mean over these steps and all processes."""
+    names = list(losses[-1])
+    means = torch.stack([torch.stack([p[name] for p in losses]).mean() for name in names])
+    crew.average([means])
+    return dict(zip(names, means.tolist(), strict=True))
 
 
 def sum_of(parts: Parts) -> Tensor:
@@ -178,9 +233,10 @@ def require_finite(terms: dict[str, float], step: int, recipe: Recipe) -> None:
 
 
 def choose_device(device: str) -> str:
+    """As torch names it; of several processes each has a CUDA device of its own."""
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{team().local_rank}" if device == "cuda" and team().size > 1 else device
 
 
 def compiled(model: nn.Module) -> nn.Module:
@@ -208,80 +264,6 @@ def placed(module: nn.Module, where: torch.device) -> nn.Module:
     if any(t.ndim == 5 for t in module.state_dict().values()):  # StyleGAN2 has such weights
         return module
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    decay = recipe.weight_decay or 0.0
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=recipe.lr, momentum=MOMENTUM, weight_decay=decay, fused=True
-        )
-    betas = recipe.betas or (0.9, 0.99)
-    return torch.optim.Adam(parameters, lr=recipe.lr, betas=betas, weight_decay=decay, fused=True)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
-def clip_gradients(parameters: list[nn.Parameter], recipe: Recipe, *, lr: float) -> None:
-    """By the norm of all, and element by element to +-theta / rate, so that no step of plain
-    gradient descent moves a weight by more than theta (Kim et al., "VDSR", CVPR 2016)."""
-    if recipe.clip is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
-    if recipe.clip_theta is not None:
-        torch.nn.utils.clip_grad_value_(parameters, recipe.clip_theta / lr)
-
-
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear rise over `warmup` steps, then what `schedule` says: one cosine down to `lr_end`."""
-    length = recipe.steps
-    if recipe.schedule == "restarts":
-        length = recipe.cycle or recipe.steps
-        step %= length
-    if step < recipe.warmup:
-        if recipe.warmup_from is None:
-            return recipe.lr * (step + 1) / recipe.warmup
-        return recipe.lr * (
-            recipe.warmup_from + (1 - recipe.warmup_from) * (step + 1) / recipe.warmup
-        )
-    if recipe.schedule == "steps":
-        passed = sum(step >= milestone for milestone in recipe.milestones or ())
-        return max(recipe.lr_end, recipe.lr * (recipe.decay or 0.5) ** passed)
-    done = (step - recipe.warmup) / max(1, length - recipe.warmup)
-    return recipe.lr_end + (recipe.lr - recipe.lr_end) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-@torch.no_grad()
-def update_average(average: dict[str, Tensor], model: nn.Module, *, decay: float) -> None:
-    """Exponential moving average of the weights, the ones that are kept."""
-    pairs = [(average[name], t) for name, t in model.state_dict().items()]
-    floats = [(a, t) for a, t in pairs if t.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [t for _, t in floats], 1 - decay)
-    for a, t in pairs:
-        if not t.is_floating_point():  # batch normalisation counts its batches
-            a.copy_(t)
-
-
-def open_run(out: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Make the run folder, or check that it holds the same training."""
-    written = out / "recipe.toml"
-    if written.is_file():
-        if not resume:
-            raise UsageError(
-                f"{out} holds a training already: add --resume, or choose another --out"
-            )
-        if written.read_text() != recipe.to_toml():
-            raise UsageError(
-                f"{written} is another recipe than the one asked for: resume with the same options"
-            )
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        written.write_text(recipe.to_toml())
-    except OSError as error:
-        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
 
 
 def append_log(path: Path, report: Progress, *, terms: dict[str, float], seconds: float) -> None:

@@ -17,9 +17,10 @@ import typer
 
 from edgesr import __version__
 from edgesr.cli_data import data
+from edgesr.cli_export import EXPORT_EXAMPLE, export
 from edgesr.cli_models import models
 from edgesr.cli_run import bench, image, stream
-from edgesr.cli_train import DISTILL_EXAMPLE, convert, distill, eval_, export
+from edgesr.cli_train import DISTILL_EXAMPLE, convert, distill, eval_
 from edgesr.errors import EdgesrError, Interrupted
 
 app = typer.Typer(
@@ -36,7 +37,7 @@ app.command("models", epilog="Example: edgesr models --json")(models)
 app.command("bench", epilog="Example: edgesr bench --size 1280x720 --fps 30")(bench)
 app.command("eval", epilog="Example: edgesr eval --model ecbsr-m4c16-x2 --data Set5/")(eval_)
 app.command("distill", epilog=f"Example: {DISTILL_EXAMPLE}")(distill)
-app.command("export", epilog="Example: edgesr export runs/mine --out mine-x2.onnx")(export)
+app.command("export", epilog=f"Example: {EXPORT_EXAMPLE}")(export)
 app.command(
     "convert", epilog="Example: edgesr convert RealESRGAN_x4plus.pth -o x4plus.safetensors"
 )(convert)

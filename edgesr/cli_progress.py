@@ -72,6 +72,12 @@ class Meter:
             note(f"{self._title}: {describe(progress)}")
             self._next_line = time.monotonic() + LINE_EVERY
 
+    def note(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        elif not self._quiet:
+            note(line)
+
     def warn(self, line: str) -> None:
         if self._bar is None:
             warn(line)

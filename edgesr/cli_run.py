@@ -14,13 +14,32 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "ecbsr-m4c16"  # as in edgesr.models, which `--help` does not import
 
 ModelName = Annotated[
-    str, typer.Option("--model", "-m", help="A name of `edgesr models`, or an .onnx file.")
+    str,
+    typer.Option(
+        "--model", "-m", help="A name of `edgesr models`, or an .onnx or OpenVINO .xml file."
+    ),
 ]
 Scale = Annotated[
     int | None, typer.Option("--scale", "-s", help="How many times larger.", show_default="2")
 ]
-Backend = Annotated[str, typer.Option("--backend", help="auto, ort or openvino.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="auto, ort, openvino, tensorrt or ort-tensorrt.")
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="auto, fp32, bf16, or fp16 and int8, files that `edgesr export` makes.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="auto, cpu, cuda (an NVIDIA GPU) or cuda:1 (the second one), "
+        "as in --backend ort --device cuda.",
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="For inference.", show_default="all cores")
 ]
@@ -38,6 +57,7 @@ def stream(
     scale: Scale = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
+    device: Device = "auto",
     codec: Annotated[
         str | None,
         typer.Option("--codec", help="h264, hevc, vp9, ...", show_default="by container"),
@@ -81,6 +101,7 @@ def stream(
             scale=scale,
             backend=backend,
             precision=precision,
+            device=device,
             codec=codec,
             crf=crf,
             preset=preset,
@@ -91,6 +112,7 @@ def stream(
             stats=stats,
             progress=meter.update,
             on_warning=meter.warn,
+            on_note=meter.note,
         )
     if json_:
         typer.echo(json.dumps(result.to_dict(), indent=2))
@@ -105,6 +127,7 @@ def image(
     scale: Scale = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
+    device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
     json_: Json = False,
@@ -116,7 +139,17 @@ def image(
     from edgesr.runtime.upscaler import Upscaler, load
 
     def open_model() -> Upscaler:
-        return load(model, scale=scale, backend=backend, precision=precision, threads=threads)
+        upscaler = load(
+            model,
+            scale=scale,
+            backend=backend,
+            precision=precision,
+            device=device,
+            threads=threads,
+        )
+        if upscaler.note is not None and not quiet:
+            note(upscaler.note)
+        return upscaler
 
     def done(picture: Done) -> None:
         if not quiet:
@@ -147,6 +180,7 @@ def bench(
     ] = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
+    device: Device = "auto",
     threads: Threads = None,
     fps: Annotated[
         float | None,
@@ -169,6 +203,7 @@ def bench(
         input=input,
         backend=backend,
         precision=precision,
+        device=device,
         threads=threads,
         fps=fps,
         seconds=seconds,

@@ -1,4 +1,4 @@
-"""The verbs of the trainer: distill, eval, export, convert: `pip install 'edgesr[train]'`."""
+"""The verbs of the trainer: distill, eval, convert: `pip install 'edgesr[train]'`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from edgesr.cli_run import DEFAULT_MODEL, Backend, Json, ModelName, Precision, Quiet, Scale, Threads
+from edgesr.cli_run import DEFAULT_MODEL, Backend, Device, Json, ModelName, Quiet, Scale, Threads
+from edgesr.cli_training import TrainingMeter, stop_on_interrupt, with_one_voice
 from edgesr.errors import MissingDependency, UsageError
 
 DISTILL_EXAMPLE = (
@@ -17,6 +18,7 @@ DISTILL_EXAMPLE = (
 )
 
 
+@with_one_voice
 def distill(
     teacher: Annotated[
         str | None,
@@ -64,7 +66,7 @@ def distill(
         typer.Option(
             "--recipe",
             help="A .toml file, or the name of a shipped recipe.",
-            show_default="bicubic; specialise with --on",
+            show_default="bicubic; causal for such students; specialise with --on",
         ),
     ] = None,
     set_: Annotated[
@@ -78,6 +80,21 @@ def distill(
         bool,
         typer.Option("--compare", help="Train without the teacher too: what was it worth?"),
     ] = False,
+    cache_teacher: Annotated[
+        bool,
+        typer.Option(
+            "--cache-teacher", help="Ask the teacher once for each picture and keep its answers."
+        ),
+    ] = False,
+    cache_teacher_in: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache-teacher-in",
+            metavar="DIR",
+            help="Where they are kept, for several runs.",
+            show_default="the run folder",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     threads: Threads = None,
     terms: Annotated[
@@ -97,30 +114,33 @@ def distill(
             f"--data is missing, a folder of photos or a clip. For example: {DISTILL_EXAMPLE}"
         )
     given = {"--data": data, "--val": val, "--teacher": teacher, "--compare": compare}
+    given |= {"--cache-teacher": cache_teacher, "--cache-teacher-in": cache_teacher_in}
     beside = [name for name, value in given.items() if value and value != "none"]
     if on and beside:
         raise UsageError(f"--on with {beside[0]}: the footage is all that --on learns from")
     need_training("edgesr distill")
     import torch
 
-    from edgesr.cli_training import TrainingMeter, stop_on_interrupt
+    from edgesr.distill.parallel import team
     from edgesr.distill.recipe import load_recipe
     from edgesr.distill.run import distill as run
     from edgesr.distill.specialise import specialise
 
     settings = load_recipe(
-        recipe or ("specialise" if on else "bicubic"),
+        recipe or default_recipe(student, on=on),
         overrides=set_ or [],
         student=student,
         scale=scale,
         teacher=teacher,
+        cache_teacher=cache_teacher or cache_teacher_in is not None or None,
     )
     if threads is not None:
         if threads < 1:
             raise UsageError(f"--threads {threads}: 1 or more")
         torch.set_num_threads(threads)
     if out is None:
-        out = Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.student}-x{settings.scale}")
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.student}-x{settings.scale}"
+        out = team().given(Path("runs", name))
     with TrainingMeter(out.name, quiet=quiet) as meter, stop_on_interrupt() as stopped:
         common: dict[str, Any] = {
             "out": out,
@@ -135,6 +155,7 @@ def distill(
         if on:
             special = specialise(settings, on=on, **common)
         else:
+            common["answers"] = cache_teacher_in
             result = run(settings, data=data or [], val=val, compare=compare, **common)
     if json_:
         typer.echo((out / "summary.json").read_text().rstrip())
@@ -154,6 +175,13 @@ def distill(
         typer.echo(
             f"without the teacher {result.plain_psnr_y:.2f} dB: it was worth {worth:+.2f} dB"
         )
+
+
+def default_recipe(student: str | None, *, on: list[Path] | None) -> str:
+    """A network that keeps state learns from sequences of frames, the others from crops."""
+    if on:
+        return "specialise"
+    return "causal" if (student or "").startswith("causal") else "bicubic"
 
 
 def eval_(
@@ -187,7 +215,13 @@ def eval_(
         typer.Option("--csv", metavar="FILE", help="A row for every picture or frame."),
     ] = None,
     backend: Backend = "auto",
-    precision: Precision = "fp32",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision", help="fp32, bf16, fp16 or int8.", show_default="the file's own"
+        ),
+    ] = None,
+    device: Device = "auto",
     threads: Threads = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -225,6 +259,7 @@ def eval_(
         backend=backend,
         precision=precision,
         threads=threads,
+        device=device,
         more=More(ms_ssim=True, lpips=distance),
         crf=crf,
         frames=frames,
@@ -239,52 +274,6 @@ def eval_(
         typer.echo(line)
     if not quiet:
         typer.echo(f"{tables[0].model}, {tables[0].runs}; PSNR in dB", err=True)
-
-
-def export(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="[MODEL]", help="A .safetensors checkpoint, a run folder, or a shipped model."
-        ),
-    ] = f"{DEFAULT_MODEL}-x2",
-    onnx: Annotated[
-        bool, typer.Option("--onnx", help="Single-file ONNX, opset 17 (the default).")
-    ] = True,
-    io: Annotated[
-        str, typer.Option("--io", help="float32 (0..1), or uint8 with rounding in the graph.")
-    ] = "float32",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE.onnx", show_default="<name>.onnx", help="Where to."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", "-y", help="Replace FILE.onnx.")
-    ] = False,
-    json_: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Turn a checkpoint into a deployable, compared with torch before it is written."""
-    if not onnx:
-        raise UsageError("--no-onnx leaves nothing to write: ONNX is the one target so far")
-    if io not in ("float32", "uint8"):
-        raise UsageError(f"--io {io!r}: float32 or uint8")
-    need_training("edgesr export")
-    from edgesr.export.onnx import export_onnx, find_checkpoint
-    from edgesr.networks import checkpoint
-
-    network, spec = checkpoint.load(find_checkpoint(model))
-    out = out or Path(f"{spec.name}{'-uint8' if io == 'uint8' else ''}.onnx")
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists already: add --overwrite, or choose another --out")
-    report = export_onnx(network, spec, out, io=io)  # type: ignore[arg-type]
-    if json_:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
-    elif not quiet:
-        typer.echo(
-            f"{out}: {spec.name}, {io} in and out, {report.size_bytes / 1024:.0f} KiB; "
-            f"against torch: {report.difference}"
-        )
 
 
 def convert(

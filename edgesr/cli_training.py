@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 
 from edgesr.cli_progress import clock
+from edgesr.errors import EdgesrError
 
 if TYPE_CHECKING:
     from edgesr.distill.train import Progress
+
+P = ParamSpec("P")
 
 LINE_EVERY = 15.0  # seconds between two plain lines
 
@@ -84,6 +90,30 @@ class TrainingMeter:
         if last or time.monotonic() >= self._next_line:
             typer.echo(f"{self._title}: {done}/{total} {text}", err=True)
             self._next_line = time.monotonic() + LINE_EVERY
+
+
+def with_one_voice(verb: Callable[P, None]) -> Callable[P, None]:
+    """Of the processes that torchrun or `accelerate launch` has started, the first one speaks."""
+
+    @functools.wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            return verb(*args, **kwargs)
+        from edgesr.distill.parallel import joined, says
+
+        try:
+            with joined(str(kwargs["device"])) as team, contextlib.ExitStack() as stack:
+                if not team.first:
+                    kwargs["quiet"] = True
+                    stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+                verb(*args, **kwargs)
+        except EdgesrError as error:
+            if says(error):
+                raise
+            raise typer.Exit(error.exit_code) from None
+        return None
+
+    return run
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from typing import Any
 
 from edgesr.errors import ModelError, UsageError
 from edgesr.onnxmeta import read_metadata
+from edgesr.sidecar import PARTS, load_sidecar
 from edgesr.spec import METADATA_KEY, ModelSpec
 
 DEFAULT_MODEL = "ecbsr-m4c16"  # by name and the same on every machine, never chosen by speed
@@ -40,10 +41,14 @@ INDEX_SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A deployable on disk and its facts."""
+    """A deployable on disk and its facts.
+
+    note    one line for the user where the facts were probed: what the file was taken for
+    """
 
     path: Path
     spec: ModelSpec
+    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +105,14 @@ def resolve(model: str, *, scale: int | None = None, folder: Path | None = None)
     """Find a model by name or path.
 
     model   a family ("ecbsr-m10c16", taken at `scale`, 2 when None), a full name
-            ("ecbsr-m10c16-x2"), or the path of an .onnx file made by `edgesr export`
+            ("ecbsr-m10c16-x2"), or the path of an .onnx file: one made by `edgesr export`, or
+            one from elsewhere, whose facts are probed
     scale   the factor that is wanted; None: whatever the model does
 
     Raises ModelError for a name or file that is not there or not usable, UsageError when the
     model exists but not at that scale.
     """
-    if model.endswith((".onnx", ".safetensors")) or "/" in model:
+    if model.endswith((".onnx", ".safetensors", *PARTS)) or "/" in model:
         return _from_path(Path(model).expanduser(), scale)
     models = {m.name: m for m in shipped(folder=folder)}
     family, named = _split(model)
@@ -128,19 +134,35 @@ def resolve(model: str, *, scale: int | None = None, folder: Path | None = None)
 
 
 def load_file(path: Path) -> Model:
-    """An .onnx file and the facts inside it. Raises ModelError when it has none."""
+    """An .onnx file and the facts inside it; those of a file from elsewhere are probed.
+
+    An OpenVINO .xml and a TensorRT .plan have theirs in a .json beside them. See `edgesr.foreign`
+    for what may come from elsewhere. Raises ModelError for anything else, MissingDependency when
+    there is nothing to probe it with.
+    """
+    if path.suffix in PARTS:
+        return Model(path=path, spec=load_sidecar(path))
     facts = read_metadata(path).get(METADATA_KEY)
     if facts is None:
-        raise ModelError(
-            f"{path} carries no edgesr facts (metadata_props {METADATA_KEY!r}: scale, colour, "
-            "halo, ...): models from elsewhere are not supported yet; "
-            "export one with `edgesr export CHECKPOINT.safetensors`"
-        )
+        return _foreign(path)
     try:
         spec = ModelSpec.from_json(facts)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     return Model(path=path, spec=spec)
+
+
+def _foreign(path: Path) -> Model:
+    from edgesr.foreign import name_of, probe
+
+    found = probe(path)
+    if found.white != 1:
+        raise ModelError(
+            f"{path} is for pictures in 0..{found.white} (gray tells it): make one for 0..1 with "
+            f"`edgesr export {path}`"
+        )
+    spec = found.spec(name_of(path, found.scale))
+    return Model(path=path, spec=spec, note=found.describe(path))
 
 
 def _from_path(path: Path, scale: int | None) -> Model:
@@ -151,7 +173,7 @@ def _from_path(path: Path, scale: int | None) -> Model:
         raise ModelError(
             f"{path} is a training checkpoint: make it runnable first with `edgesr export {path}`"
         )
-    if path.suffix != ".onnx":
+    if path.suffix not in (".onnx", *PARTS):
         raise ModelError(f"{path} is not an .onnx file; `edgesr models` lists the models by name")
     model = load_file(path)
     if scale is not None and scale != model.spec.scale:

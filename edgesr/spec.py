@@ -42,7 +42,7 @@ class ModelSpec:
     """Facts of one trained network at one scale.
 
     name        what a user types, `<network>-x<scale>`
-    network     key of `edgesr.networks.NETWORKS`
+    network     key of `edgesr.networks.NETWORKS`; "foreign" for an .onnx file from elsewhere
     colour      "y": one luma plane; "rgb": three channels
     multiple    height and width must be divisible by this
     min_size    smallest height and width in pixels

@@ -1,7 +1,8 @@
 """`edgesr bench`: how fast a model runs here, and whether a stream keeps up.
 
-First the network alone, for each backend and precision that this machine has, in turns so that a
-busy moment hits all of them; then a whole stream (decode, infer, encode) on the fastest.
+First the network alone, for each backend and precision that this machine has, the fp16 and int8
+files beside the model among them, in turns so that a busy moment hits all of them; then a whole
+stream (decode, infer, encode) on the fastest.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgesr.errors import BackendError, MediaError, UsageError
 from edgesr.metrics import psnr
 from edgesr.models import DEFAULT_MODEL, Model, resolve
 from edgesr.runtime.backends import Session, open_session
-from edgesr.runtime.backends.choose import candidates, choose, refusals, remember
+from edgesr.runtime.backends.choose import Choice, refusals, remember, ways
 from edgesr.runtime.backends.machine import PACKAGES, version
 from edgesr.runtime.bench_report import BenchReport, Run
 from edgesr.runtime.clip import lumas, make_clip
@@ -47,6 +48,7 @@ def bench(
     input: Path | None = None,
     backend: str = "auto",
     precision: str = "auto",
+    device: str = "auto",
     threads: int | None = None,
     fps: float | None = None,
     seconds: float = 2.0,
@@ -57,19 +59,23 @@ def bench(
 
     size      "640x360": of the clip that is made up; not used when `input` is given
     input     a video, taken whole, instead of the made-up clip
-    backend, precision   "auto": measure all that there are
+    backend, precision   "auto": measure all that there are; device: as in `open_session`
     fps       the rate to keep up with; None: the clip's own
     seconds   how long each way of running the network is measured
     on_note   called with a line before each step; on_warning: as in `stream`
 
-    The times are remembered for `auto`, unless `backend`, `precision` or `threads` restrict them.
+    The times are remembered for `auto`, unless `backend`, `precision`, `device` or `threads`
+    restrict them.
     Raises what `stream` raises.
     """
     say = on_note or _ignore
     if seconds <= 0 or (fps is not None and fps <= 0):
         raise UsageError("seconds and fps must be above 0")
     found = resolve(model, scale=scale)
-    choose(found.path, spec=found.spec, backend=backend, precision=precision)  # or a refusal
+    if found.note is not None:
+        say(found.note)
+    words = {"backend": backend, "precision": precision}
+    asked = ways(found.path, spec=found.spec, device=device, **words)
     width, height = _parse(size)
     if input is None:
         luma = next(lumas(width=width, height=height, frames=1))
@@ -77,17 +83,10 @@ def bench(
         luma = _first_luma(input)
 
     say(f"the network alone, {luma.shape[1]}x{luma.shape[0]}")
-    asked = [
-        choice
-        for choice in candidates()
-        if backend in ("auto", choice.backend) and precision in ("auto", choice.precision)
-    ]
-    runs = _measure(
-        found, luma, [(c.backend, c.precision) for c in asked], threads=threads, seconds=seconds
-    )
+    runs = _measure(asked, luma, threads=threads, seconds=seconds)
     best = min(runs, key=lambda run: run.p50_ms)
     kept = None
-    if (backend, precision, threads) == ("auto", "auto", None):
+    if (backend, precision, device, threads) == ("auto", "auto", "auto", None):
         kept = _remember(found, luma, runs, on_warning or _ignore)
 
     with tempfile.TemporaryDirectory(prefix="edgesr-bench-") as folder:
@@ -105,6 +104,7 @@ def bench(
             scale=scale,
             backend="auto" if kept else best.backend,  # "auto" takes what was just remembered
             precision="auto" if kept else best.precision,
+            device="auto" if kept else best.device,
             threads=threads,
             on_warning=on_warning,
         )
@@ -113,7 +113,7 @@ def bench(
         model=found.spec.name,
         size=(luma.shape[0], luma.shape[1]),
         runs=runs,
-        left_out=refusals() if backend == "auto" else [],
+        left_out=refusals(found.path, spec=found.spec, device=device) if backend == "auto" else [],
         remembered=kept,
         clip=str(input) if input else f"{width}x{height} made up",
         pipeline=whole,
@@ -126,30 +126,25 @@ def bench(
     )
 
 
-def _measure(
-    found: Model,
-    luma: Array,
-    ways: list[tuple[str, str]],
-    *,
-    threads: int | None,
-    seconds: float,
-) -> list[Run]:
+def _measure(asked: list[Choice], luma: Array, *, threads: int | None, seconds: float) -> list[Run]:
     """luma: (H, W) uint8. Raises BackendError when two fp32 runs disagree."""
-    height, width = padded((luma.shape[0], luma.shape[1]), found.spec)
+    spec = asked[0].model.spec
+    height, width = padded((luma.shape[0], luma.shape[1]), spec)
     tall, wide = height - luma.shape[0], width - luma.shape[1]
     plane = np.pad(luma, ((0, tall), (0, wide)), mode="edge")
-    batch = np.ascontiguousarray(np.stack([plane] * found.spec.channels)[None])
+    batch = np.ascontiguousarray(np.stack([plane] * spec.channels)[None])
     sessions = [
         open_session(
-            found.path,
-            spec=found.spec,
-            backend=backend,
-            precision=precision,
+            way.model.path,
+            spec=way.model.spec,
+            backend=way.backend,
+            precision=way.precision,
+            device=str(way.device),
             threads=threads,
             size=(height, width),
             io="uint8",
         )
-        for backend, precision in ways
+        for way in asked
     ]
     try:
         distances = _compare(sessions, batch)
@@ -166,12 +161,14 @@ def _measure(
             Run(
                 backend=session.facts.backend,
                 precision=session.facts.precision,
+                device=str(way.device),
+                file=way.model.path.name,
                 threads=session.facts.threads,
                 frames=len(taken),
                 **{f"p{p}_ms": 1e3 * float(np.percentile(taken, p)) for p in (50, 95, 99)},
                 psnr_to_fp32=distance,
             )
-            for session, taken, distance in zip(sessions, times, distances, strict=True)
+            for way, session, taken, distance in zip(asked, sessions, times, distances, strict=True)
         ]
     finally:
         for session in sessions:

@@ -4,7 +4,8 @@
 
     machine, versions   as in the statistics of a stream
     model, size         name; width x height of the input
-    runs                one for each backend and precision: backend, precision, threads, frames,
+    runs                one for each backend, precision and device: these, file (name of what ran,
+                        NAME-int8.onnx where that was measured too), threads, frames,
                         p50_ms p95_ms p99_ms (one frame, 8-bit luma in and out), fps (at p50),
                         psnr_to_fp32 (dB of its 8-bit output to that of the first fp32 run; null:
                         the same in every pixel, or there is none)
@@ -26,7 +27,10 @@ from edgesr.runtime.backends import Size
 from edgesr.runtime.stats import Stats
 
 SCHEMA = 1
-BF16 = ("bf16 costs about 0.005 dB of quality; --precision fp32 does without",)
+COSTS = {
+    "bf16": "bf16 costs about 0.005 dB of quality; --precision fp32 does without",
+    "int8": "int8 costs quality, what the export's report says; --precision fp32 does without",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,8 @@ class Run:
     backend: str
     precision: str
     threads: int
+    device: str
+    file: str
     frames: int
     p50_ms: float
     p95_ms: float
@@ -48,7 +54,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        return f"{self.backend} {self.precision}"
+        """As `edgesr.runtime.backends.choose.Way.name`: the key of a record."""
+        on = "" if self.device == "cpu" else f" {self.device}"
+        return f"{self.backend} {self.precision}{on}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +122,7 @@ class BenchReport:
                 ],
             ),
             *(f"left out: {line}" for line in self.left_out),
-            *(BF16 if any(run.precision == "bf16" for run in self.runs) else ()),
+            *(COSTS[p] for p in COSTS if any(run.precision == p for run in self.runs)),
             "",
             *_table(
                 [f"stream, {self.clip}", "p50 ms", "p95 ms", "p99 ms", "busy"],

@@ -40,6 +40,7 @@ def stream(
     scale: int | None = None,
     backend: str = "auto",
     precision: str = "auto",
+    device: str = "auto",
     codec: str | None = None,
     crf: int | None = None,
     preset: str | None = None,
@@ -50,6 +51,7 @@ def stream(
     stats: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     cancel: Event | None = None,
 ) -> Stats:
     """Upscale a video file: every frame at its time, sound and subtitles copied.
@@ -57,8 +59,10 @@ def stream(
     input, output  paths; the container follows from the suffix of `output`
     model          a name of `edgesr models`, or the path of an .onnx file
     scale          None: what the model does
-    backend        "auto", "ort", "openvino"
-    precision      "auto", "fp32", "bf16"; auto is never bf16 for a video of more than 8 bits
+    backend        "auto", "ort", "openvino", "tensorrt", "ort-tensorrt"
+    precision      "auto", "fp32", "bf16", "fp16", "int8"; auto is never less than the file's own
+                   for a video of more than 8 bits
+    device         "cpu", "cuda", "cuda:1", or "auto": a GPU where one really opens
     codec          of the output video, None: what fits the container; crf, preset: of that codec
     threads        for inference and for the encoder, each; None: as many as there are usable cores
     overwrite      replace an existing output, and any existing file with the statistics
@@ -67,6 +71,7 @@ def stream(
     stats          write the statistics to this .json file too; an older .json file is replaced
     progress       called about ten times a second, in the calling thread, and once at the end
     on_warning     called with each warning (one line) in the calling thread; the Stats keep them
+    on_note        called with what was found out of a model that carries no facts
     cancel         set it, from any thread, to stop early
 
     Returns what was done and how fast. Raises UsageError, ModelError, MediaError, BackendError or
@@ -90,6 +95,8 @@ def stream(
             watch.follow(reader.warnings)
             watch.total = reader.frame_count
             found = resolve(model, scale=scale)
+            if found.note is not None and on_note is not None:
+                on_note(found.note)
             writer = VideoWriter(
                 target,
                 like=reader,
@@ -105,7 +112,12 @@ def stream(
             try:
                 watch.follow(writer.warnings)
                 session = _open_session(
-                    found, reader, backend=backend, precision=precision, threads=threads
+                    found,
+                    reader,
+                    backend=backend,
+                    precision=precision,
+                    device=device,
+                    threads=threads,
                 )
                 opened.enter_context(closing(session))
                 upscale = Upscale(session, spec=found.spec, observe=_timer(watch, session))
@@ -177,7 +189,13 @@ def _what_is_left(writer: VideoWriter, keep: bool) -> str:
 
 
 def _open_session(
-    found: Model, reader: VideoReader, *, backend: str, precision: str, threads: int | None
+    found: Model,
+    reader: VideoReader,
+    *,
+    backend: str,
+    precision: str,
+    device: str,
+    threads: int | None,
 ) -> Session:
     from edgesr.runtime.backends import open_session
     from edgesr.runtime.backends.machine import usable_cores
@@ -185,12 +203,13 @@ def _open_session(
 
     if precision == "auto" and reader.depth > 8:
         # bf16 keeps 8 bits of a number: a 10-bit picture would come back in steps of up to 4.
-        precision = "fp32"
+        precision = found.spec.precision
     return open_session(
         found.path,
         spec=found.spec,
         backend=backend,
         precision=precision,
+        device=device,
         threads=threads,
         parallel=FRAMES_AT_ONCE if (threads or usable_cores()) >= FRAMES_AT_ONCE else 1,
         size=padded((reader.height, reader.width), found.spec),
@@ -207,7 +226,8 @@ def _stats(
     watch: Watch,
     seconds: float,
 ) -> Stats:
-    recorder, spec = watch.recorder, found.spec
+    recorder, spec, facts = watch.recorder, found.spec, session.facts
+    own = facts.file in ("", str(found.path))  # else another form of it ran, fp16 or int8
     width, height = writer.size
     return Stats(
         input={
@@ -245,11 +265,11 @@ def _stats(
             "scale": spec.scale,
             "network": spec.network,
             "colour": spec.colour,
-            "precision": spec.precision,
+            "precision": spec.precision if own else facts.precision,
             "recipe": spec.recipe,
-            "file": str(found.path),
+            "file": str(found.path) if own else facts.file,
         },
-        backend=dataclasses.asdict(session.facts),
+        backend=dataclasses.asdict(facts),
         versions=versions(),
         machine=machine_facts(),
         warnings=tuple(watch.warnings),

@@ -13,6 +13,7 @@ from edgesr.colour import upscale_chroma
 from edgesr.errors import UsageError
 from edgesr.models import DEFAULT_MODEL, Model, resolve
 from edgesr.runtime.backends import Facts, Session, Size, open_session
+from edgesr.runtime.backends.choose import choose
 from edgesr.runtime.tiles import windows
 from edgesr.runtime.upscale import pad, padded
 from edgesr.spec import ModelSpec
@@ -34,19 +35,24 @@ def load(
     scale: int | None = None,
     backend: str = "auto",
     precision: str = "auto",
+    device: str = "auto",
     threads: int | None = None,
 ) -> Upscaler:
     """Open a model for single pictures.
 
     model      a name of `edgesr models`, or the path of an .onnx file
     scale      None: what the model does
-    backend    "auto", "ort", "openvino"; precision: "auto", "fp32", "bf16"
+    backend, precision, device   as in `edgesr.runtime.backends.open_session`
     threads    None: as many as there are usable cores
 
     Raises ModelError, BackendError or UsageError when that cannot be had.
     """
     return Upscaler(
-        resolve(model, scale=scale), backend=backend, precision=precision, threads=threads
+        resolve(model, scale=scale),
+        backend=backend,
+        precision=precision,
+        device=device,
+        threads=threads,
     )
 
 
@@ -55,6 +61,7 @@ class Upscaler:
 
     spec     facts of the model
     facts    backend, precision and threads that really run
+    note     what was found out of a model that carries no facts; None where it carries them
     """
 
     def __init__(
@@ -63,15 +70,25 @@ class Upscaler:
         *,
         backend: str = "auto",
         precision: str = "auto",
+        device: str = "auto",
         threads: int | None = None,
     ) -> None:
         self.spec: ModelSpec = model.spec
-        self._path = model.path
+        self.note = model.note
         self._threads = threads
+        # Chosen once: what `edgesr bench` remembers meanwhile must not mix two ways.
+        self._choice = choose(
+            model.path, spec=model.spec, backend=backend, precision=precision, device=device
+        )
         self._sessions: OrderedDict[Size, Session] = OrderedDict()
         # Opened once for any size, so that what cannot run is said here, not at the first picture.
         trial = open_session(
-            model.path, spec=model.spec, backend=backend, precision=precision, threads=threads
+            model.path,
+            spec=model.spec,
+            backend=backend,
+            precision=precision,
+            device=device,
+            threads=threads,
         )
         self.facts: Facts = trial.facts
         trial.close()
@@ -167,10 +184,11 @@ class Upscaler:
         session = self._sessions.pop(size, None)
         if session is None:
             session = open_session(
-                self._path,
-                spec=self.spec,
-                backend=self.facts.backend,
-                precision=self.facts.precision,
+                self._choice.model.path,
+                spec=self._choice.model.spec,
+                backend=self._choice.backend,
+                precision=self._choice.precision,
+                device=str(self._choice.device),
                 threads=self._threads,
                 size=size,
             )

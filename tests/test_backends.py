@@ -16,7 +16,7 @@ from edgesr.models import load_file
 from edgesr.runtime.backends import Session, open_session
 from edgesr.runtime.backends.openvino import has_bf16
 from edgesr.runtime.backends.uint8 import to_float, to_uint8
-from edgesr.spec import IoSpec
+from edgesr.spec import METADATA_KEY, IoSpec
 
 BACKENDS = ["ort", "openvino"]
 # Largest difference between two runtimes of the same fp32 network on 0..1.
@@ -211,6 +211,123 @@ def test_graph_with_8_bit_inside(tmp_path: Path, backend: str) -> None:
     np.testing.assert_array_equal(result, np.concatenate([batch, batch], axis=3))
     with pytest.raises(BackendError, match="8-bit values"):
         opened(path, backend, io="float32")
+
+
+def quantised(path: Path, **facts: Any) -> Path:
+    """Nearest x2 as a Q/DQ graph of steps of 1/255: an 8-bit picture comes out as it went in.
+
+    The names of its input and output are not those of edgesr's own files.
+    """
+    tensors = {
+        "step": np.float32(1 / 255),
+        "zero": np.uint8(0),
+        "weight": np.full((4, 1, 1, 1), 127, np.int8),
+        "steps": np.full(4, 1 / 127, np.float32),
+        "zeros": np.zeros(4, np.int8),
+    }
+    node = onnx.helper.make_node
+    nodes = [
+        node("QuantizeLinear", ["picture", "step", "zero"], ["q"]),
+        node("DequantizeLinear", ["q", "step", "zero"], ["d"]),
+        node("DequantizeLinear", ["weight", "steps", "zeros"], ["w"], axis=0),
+        node("Conv", ["d", "w"], ["h"], kernel_shape=[1, 1]),
+        node("DepthToSpace", ["h"], ["big"], blocksize=2, mode="CRD"),
+    ]
+    return written(path, nodes, tensors, onnx.TensorProto.FLOAT, precision="int8", **facts)
+
+
+def halved(path: Path, *, ends: int = onnx.TensorProto.FLOAT) -> Path:
+    """Nearest x2 in float16, its ends in float32 or float16."""
+    node, half = onnx.helper.make_node, onnx.TensorProto.FLOAT16
+    nodes = [
+        node("Cast", ["picture"], ["small"], to=half),
+        node("Conv", ["small", "weight"], ["h"], kernel_shape=[1, 1]),
+        node("DepthToSpace", ["h"], ["large"], blocksize=2, mode="CRD"),
+        node("Cast", ["large"], ["big"], to=ends),
+    ]
+    tensors = {"weight": np.ones((4, 1, 1, 1), np.float16)}
+    return written(path, nodes, tensors, ends, precision="fp16")
+
+
+def written(path: Path, nodes: list[Any], tensors: Any, dtype: int, **facts: Any) -> Path:
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "made by a test",
+        [info("picture", dtype, ["n", 1, "h", "w"])],
+        [info("big", dtype, ["n", 1, "H", "W"])],
+        [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in tensors.items()],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    spec = onnx_models.spec(halo=0, **facts)
+    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("io", ["float32", "uint8"])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_int8_graphs_run_as_they_are(tmp_path: Path, backend: str, io: Any, fixed: bool) -> None:
+    path = quantised(tmp_path / "m.onnx")
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 8, 32)
+    batch = levels if io == "uint8" else levels.astype(np.float32) / np.float32(255)
+    size = (8, 32) if fixed else None
+    session = opened(path, backend, precision="auto", io=io, size=size)
+    result = session(batch)
+    assert (session.facts.precision, session.facts.file) == ("int8", str(path))
+    bf16 = backend == "openvino" and has_bf16()
+    assert session.facts.floats == ("bf16" if bf16 else "fp32")
+    expected = levels.repeat(2, axis=2).repeat(2, axis=3)
+    error = np.abs(result.astype(np.float32) * (1 if io == "uint8" else 255) - expected)
+    assert error.max() <= (1 if bf16 else 1e-3), np.histogram(error)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_int8_rounds_to_its_steps(tmp_path: Path, backend: str) -> None:
+    """What lies between two steps is lost: the graph is not run as if it were float."""
+    path = quantised(tmp_path / "m.onnx")
+    batch = np.full((1, 1, 8, 8), 100.4 / 255, np.float32)
+    result = opened(path, backend, precision="int8")(batch)
+    # To 100/255, and bf16, where it is used behind that, has steps of 1/512 there.
+    assert np.abs(result - 100 / 255).max() <= 1 / 1024
+    assert np.abs(result - 100.4 / 255).min() > 1e-4
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("ends", [onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16])
+@pytest.mark.parametrize("io", ["float32", "uint8"])
+def test_fp16_graphs_run_as_they_are(tmp_path: Path, backend: str, ends: int, io: Any) -> None:
+    path = halved(tmp_path / "m.onnx", ends=ends)
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    batch = levels if io == "uint8" else levels.astype(np.float32) / np.float32(256)
+    session = opened(path, backend, precision="fp16", io=io)
+    result = session(batch)
+    assert (session.facts.precision, session.facts.floats) == ("fp16", "fp32")
+    assert result.dtype == batch.dtype
+    np.testing.assert_array_equal(result, batch.repeat(2, axis=2).repeat(2, axis=3))
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16")
+def test_fp16_as_bf16(tmp_path: Path) -> None:
+    session = opened(halved(tmp_path / "m.onnx"), "openvino", precision="bf16")
+    assert (session.facts.precision, session.facts.floats) == ("bf16", "bf16")
+    batch = picture(9, 8)
+    error = np.abs(session(batch) - batch.repeat(2, axis=2).repeat(2, axis=3))
+    assert 0 < error.max() <= 1 / 256
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_int8_form_of_an_fp32_model(tmp_path: Path, backend: str) -> None:
+    path = onnx_models.nearest(tmp_path / "m.onnx", gain=0.5, network="tiny")
+    form = quantised(tmp_path / "m-int8.onnx")
+    spec = load_file(path).spec
+    session = open_session(path, spec=spec, backend=backend, precision="int8", io="uint8")
+    assert session.facts.file == str(form)
+    assert (session(np.full((1, 1, 8, 8), 200, np.uint8)) >= 199).all()
+    assert (opened(path, backend, io="uint8")(np.full((1, 1, 8, 8), 200, np.uint8)) == 100).all()
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16")

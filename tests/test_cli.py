@@ -96,7 +96,8 @@ def test_stream_hands_every_option_over(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(stream, "stream", fake)
     line = (
         "stream a.mp4 b.mkv --model m --scale 3 --backend ort --precision fp32 --codec hevc "
-        "--crf 20 --preset fast --threads 2 --overwrite --strict --keep-partial --stats s.json"
+        "--crf 20 --preset fast --threads 2 --overwrite --strict --keep-partial --stats s.json "
+        "--device cuda:1"
     )
     assert run(*line.split()) == 2
     for function in ("progress", "on_warning"):
@@ -108,6 +109,7 @@ def test_stream_hands_every_option_over(monkeypatch: pytest.MonkeyPatch) -> None
         "scale": 3,
         "backend": "ort",
         "precision": "fp32",
+        "device": "cuda:1",
         "codec": "hevc",
         "crf": 20,
         "preset": "fast",

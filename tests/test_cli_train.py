@@ -106,7 +106,7 @@ def test_ctrl_c_saves_and_resume_goes_on(photos: Path, tmp_path: Path) -> None:
             ["distill", "--data", ".", "--set", "config={wide=2}"],
             "config.wide: ecbsr-m10c16 has no",
         ),
-        (["distill", "--data", ".", "--student", "causal-r5c16"], "a video network"),
+        (["distill", "--data", ".", "--student", "basicvsr"], "a video network"),
         (["eval", "--data", "nowhere"], "nowhere: no such folder of pictures"),
         (["export", "--io", "int4"], "--io 'int4': float32 or uint8"),
         (["export", "m.pth"], "give a .safetensors checkpoint"),

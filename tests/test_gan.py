@@ -22,8 +22,9 @@ from edgesr.distill.gan import KINDS, build_discriminator, fixed_pairs, gan_less
 from edgesr.distill.kernels import usm_sharpen
 from edgesr.distill.lesson import student_lesson
 from edgesr.distill.losses import fft, tv
+from edgesr.distill.prepare import of_teacher
 from edgesr.distill.recipe import Recipe, load_recipe
-from edgesr.distill.run import distill, of_teacher
+from edgesr.distill.run import distill
 from edgesr.distill.terms import Clock, Supervised
 from edgesr.distill.train import clip_gradients, learning_rate, make_optimizer
 from edgesr.errors import EdgesrError, Interrupted, ModelError, UsageError

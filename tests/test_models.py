@@ -105,14 +105,12 @@ def test_resolve_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_resolve_paths_that_are_no_model(tmp_path: Path) -> None:
-    node = onnx.helper.make_node("Relu", ["x"], ["y"])
-    foreign = onnx_models.save(tmp_path / "foreign.onnx", [node], {}, None)
     checkpoint = tmp_path / "a.safetensors"
     checkpoint.touch()
     other = tmp_path / "a.pth"
     other.touch()
     for path, message in [
-        (foreign, "from elsewhere are not supported yet.*edgesr export"),
+        (tmp_path / "m.xml", "does not exist"),
         (checkpoint, "edgesr export .*a.safetensors"),
         (other, "not an .onnx file"),
         (tmp_path / "none.onnx", "does not exist"),

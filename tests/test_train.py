@@ -97,7 +97,7 @@ def test_another_seed_is_another_training(photos: Path, tmp_path: Path) -> None:
 def test_run_folder_is_complete_and_says_what_it_is(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     distill(tiny(), data=photos, out=out, device="cpu", terms="CC0")
-    assert {f.name for f in out.iterdir()} == {
+    assert {f.name for f in out.iterdir()} - {"tb"} == {
         "recipe.toml",
         "log.csv",
         "last.safetensors",
@@ -152,6 +152,22 @@ def test_divergence_is_said(photos: Path, tmp_path: Path) -> None:
     recipe = tiny(lr=1e20, warmup=0, steps=50)
     with pytest.raises(EdgesrError, match=r"diverged before step .*--set lr=2\.5e\+19"):
         distill(recipe, data=photos, out=tmp_path / "run", device="cpu")
+
+
+def test_divergence_leaves_the_last_good_weights(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From step 11 on the rate is too much: what was validated before is kept."""
+    monkeypatch.setattr(
+        "edgesr.distill.train.learning_rate", lambda step, recipe: 1e-3 if step < 10 else 1e20
+    )
+    with pytest.raises(EdgesrError, match=r"diverged before step 16 \(the loss 'truth' is"):
+        distill(tiny(), data=photos, out=tmp_path / "run", device="cpu")
+    rows = read_log(tmp_path / "run")
+    for name, tensor in load_file(tmp_path / "run" / "last.safetensors").items():
+        assert tensor.isfinite().all(), name
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert not (tmp_path / "run" / "model.onnx").exists()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")

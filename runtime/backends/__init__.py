@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from edgesr.errors import BackendError, UsageError
+from edgesr.errors import BackendError, ModelError, UsageError
 from edgesr.spec import ModelSpec
 
 Array = np.ndarray[Any, Any]
@@ -31,6 +31,9 @@ class Facts:
     threads    in all
     parallel   batches that may run at the same time, sharing these threads
     why        how they were chosen: "asked for", "measured on this machine" or "rule"
+    precision  "fp16" and "int8" as in the graph of the file
+    floats     in what the sums of the layers that are not int8 are done: "fp32", "bf16", "fp16"
+    file       what was opened; it can be another form of the model asked for
     """
 
     backend: str
@@ -40,6 +43,8 @@ class Facts:
     threads: int
     parallel: int = 1
     why: str = "asked for"
+    floats: Precision = "fp32"
+    file: str = ""
 
 
 class Session(Protocol):
@@ -62,7 +67,8 @@ class Session(Protocol):
 class Request:
     """What an opener is asked for, every choice made.
 
-    size   (H, W) when all batches have that size, which may run faster; None: any size
+    size     (H, W) when all batches have that size, which may run faster; None: any size
+    device   "cpu", or "cuda:N" with N from 0
     """
 
     path: Path
@@ -73,6 +79,7 @@ class Request:
     size: Size | None
     io: Io
     why: str
+    device: str = "cpu"
 
     @property
     def converts(self) -> bool:
@@ -81,9 +88,19 @@ class Request:
 
 
 def _open_ort(request: Request) -> Session:
+    if request.device != "cpu":
+        from edgesr.runtime.backends import ort_cuda
+
+        return ort_cuda.open_session(request)
     from edgesr.runtime.backends import ort
 
     return ort.open_session(request)
+
+
+def _open_ort_tensorrt(request: Request) -> Session:
+    from edgesr.runtime.backends import ort_cuda
+
+    return ort_cuda.open_session(request, tensorrt=True)
 
 
 def _open_openvino(request: Request) -> Session:
@@ -92,10 +109,18 @@ def _open_openvino(request: Request) -> Session:
     return openvino.open_session(request)
 
 
+def _open_tensorrt(request: Request) -> Session:
+    from edgesr.runtime.backends import tensorrt
+
+    return tensorrt.open_session(request)
+
+
 # In the order in which `edgesr bench` tries them; imported only when opened.
 OPENERS: dict[str, Callable[[Request], Session]] = {
     "ort": _open_ort,
     "openvino": _open_openvino,
+    "tensorrt": _open_tensorrt,
+    "ort-tensorrt": _open_ort_tensorrt,
 }
 
 
@@ -105,6 +130,7 @@ def open_session(
     spec: ModelSpec,
     backend: str = "auto",
     precision: str = "auto",
+    device: str = "auto",
     threads: int | None = None,
     parallel: int = 1,
     size: Size | None = None,
@@ -112,10 +138,13 @@ def open_session(
 ) -> Session:
     """Open a deployable.
 
-    path       an .onnx file
+    path       an .onnx file, an OpenVINO .xml or a TensorRT .plan with its .json
     spec       its facts
-    backend    "ort", "openvino" or "auto": what measured faster on this machine, else a rule
-    precision  "fp32", "bf16" or "auto"; see `choose.choose`
+    backend    "ort", "openvino", "tensorrt", "ort-tensorrt" or "auto": what measured faster on
+               this machine, else a rule
+    precision  "fp32", "bf16", "fp16", "int8" or "auto"; see `choose.choose`. "fp16" and "int8" of
+               an fp32 model is another file beside it, see `siblings`; facts.file names it
+    device     "cpu", "cuda" (the first GPU), "cuda:1", or "auto": a GPU where one really opens
     threads    None: as many as there are usable cores
     parallel   how many batches run at the same time, on threads / parallel threads each. Each takes
                longer, all together take less: threads that share a frame wait for the slowest of
@@ -125,7 +154,7 @@ def open_session(
     io         dtype of the batches, see `Session`
 
     Raises BackendError when what was asked for cannot run here (nothing else is run instead),
-    UsageError for a value that is not allowed.
+    ModelError for a temporal model, UsageError for a value that is not allowed.
     """
     from edgesr.runtime.backends.choose import choose
     from edgesr.runtime.backends.machine import usable_cores
@@ -138,21 +167,27 @@ def open_session(
         raise UsageError(f"io is {io!r}: it must be 'float32' or 'uint8'")
     if size is not None and min(size) < 1:
         raise UsageError(f"size is {size}: height and width must be 1 or more")
+    if spec.state:
+        raise ModelError(
+            f"{spec.name} keeps state between frames: stream, image and bench cannot run such "
+            "models yet"
+        )
     if io == "float32" and spec.io.dtype == "uint8":
         raise BackendError(
             f"{path} takes and gives 8-bit values, finer ones are needed here: "
             "use the float32 file that it was exported from"
         )
-    choice = choose(path, spec=spec, backend=backend, precision=precision)
+    choice = choose(path, spec=spec, backend=backend, precision=precision, device=device)
     request = Request(
-        path=path,
-        spec=spec,
+        path=choice.model.path,
+        spec=choice.model.spec,
         precision=choice.precision,
         threads=max(threads or usable_cores(), parallel),
         parallel=parallel,
         size=size,
         io=io,
         why=choice.why,
+        device=str(choice.device),
     )
     return OPENERS[choice.backend](request)
 

@@ -13,7 +13,14 @@ from pathlib import Path
 PACKAGES = {
     "ort": ("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),
     "openvino": ("openvino", ("openvino",)),
+    "tensorrt": (
+        "tensorrt",
+        ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings"),
+    ),
+    "ort-tensorrt": ("onnxruntime", ("onnxruntime-gpu",)),
 }
+NVIDIA = Path("/proc/driver/nvidia/gpus")  # one folder a GPU; a Jetson has none
+NVIDIA_NODES = (Path("/dev/nvidiactl"), Path("/dev/nvhost-ctrl-gpu"), Path("/dev/nvgpu"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,20 @@ def is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
+def has_nvidia() -> bool:
+    """Whether the system shows an NVIDIA GPU, of a card or of a Jetson."""
+    return any(node.exists() for node in NVIDIA_NODES)
+
+
+def gpus() -> list[str]:
+    """Names of the NVIDIA cards, in the order of their slots; empty where the driver tells none."""
+    names = []
+    for file in sorted(NVIDIA.glob("*/information")):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return names
+
+
 def usable_cores() -> int:
     """Cores this process may use: its affinity mask, and a container's CPU quota rounded up."""
     if hasattr(os, "sched_getaffinity"):
@@ -57,6 +78,12 @@ def usable_cores() -> int:
     except (OSError, ValueError):
         pass
     return cores
+
+
+def cache() -> Path:
+    """$XDG_CACHE_HOME/edgesr, by default ~/.cache/edgesr; need not exist."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "edgesr"
 
 
 def installed(backend: str) -> bool:

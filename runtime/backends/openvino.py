@@ -1,4 +1,8 @@
-"""OpenVINO on the CPU, fp32 or bf16."""
+"""OpenVINO on the CPU: fp32 or bf16, fp16 graphs, and int8 (Q/DQ or an IR of NNCF's).
+
+What is left in float in an int8 graph runs in bf16 where the CPU has it, and `facts.floats` says
+so. An fp16 graph is computed in fp32, or in bf16 when that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from edgesr.runtime.backends.uint8 import to_float, to_uint8
 
 DEVICE = "CPU"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
-TYPES: dict[str, Precision] = {"f32": "fp32", "bf16": "bf16"}
+FLOATS: dict[str, Precision] = {"f32": "fp32", "bf16": "bf16"}
 
 
 class OpenVinoSession:
@@ -24,6 +28,8 @@ class OpenVinoSession:
         self.facts = facts
         self._request = request
         self._closed = False
+        # A graph with fp16 ends takes and gives float16; the batches here are float32.
+        self._half = compiled.input(0).get_element_type().get_type_name() == "f16"
         self._requests: SimpleQueue[Any] = SimpleQueue()  # those that no caller is using
         for _ in range(request.parallel):
             self._requests.put(compiled.create_infer_request())
@@ -34,6 +40,10 @@ class OpenVinoSession:
             raise BackendError("this session is closed")
         request = self._requests.get()
         try:
+            if self._half:
+                floats = to_float(batch) if self._request.converts else batch
+                big = request.infer([floats.astype(np.float16)])[0].astype(np.float32)
+                return to_uint8(big) if self._request.converts else big
             if self._request.converts:  # read before the next call writes over it: no copy
                 batch = to_float(batch)
                 return to_uint8(request.infer([batch], share_inputs=True, share_outputs=True)[0])
@@ -49,11 +59,11 @@ class OpenVinoSession:
 
 def has_bf16() -> bool:
     """Whether this CPU multiplies in bf16 (AVX512_BF16 or AMX)."""
-    return "BF16" in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
 @functools.cache
-def _core() -> Any:
+def core() -> Any:
     """The Core of this process, made once and never freed.
 
     The CPU plugin of each Core gives this thread an alternative signal stack, and at its end puts
@@ -69,17 +79,18 @@ def open_session(request: Request) -> Session:
     """Raises BackendError when OpenVINO cannot load the model or run it as asked."""
     import openvino
 
-    core = _core()
+    plugin = core()
+    wanted = _floats(request)
     try:
-        model = core.read_model(request.path)
+        model = plugin.read_model(request.path)
         if request.size is not None and not (request.precision == "bf16" and _broadcasts(model)):
             model.reshape([1, request.spec.channels, *request.size])
-        compiled = core.compile_model(
+        compiled = plugin.compile_model(
             model,
             DEVICE,
             {
                 # Left alone, it would be bf16 wherever the CPU has it.
-                "INFERENCE_PRECISION_HINT": HINTS[request.precision],
+                "INFERENCE_PRECISION_HINT": HINTS[wanted],
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": request.threads,
                 "NUM_STREAMS": request.parallel,
@@ -91,16 +102,18 @@ def open_session(request: Request) -> Session:
         line = " ".join(str(error).split())
         raise BackendError(f"OpenVINO cannot load {request.path}: {line}") from error
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if TYPES.get(hint) != request.precision:
-        raise BackendError(f"OpenVINO took {hint} instead of {HINTS[request.precision]}")
+    if FLOATS.get(hint) != wanted:
+        raise BackendError(f"OpenVINO took {hint} instead of {HINTS[wanted]}")
     facts = Facts(
         backend="openvino",
         version=openvino.__version__.partition("-")[0],
         device=compiled.get_property("EXECUTION_DEVICES")[0],
-        precision=TYPES[hint],
+        precision=request.precision,
         threads=compiled.get_property("INFERENCE_NUM_THREADS"),
         parallel=compiled.get_property("NUM_STREAMS"),
         why=request.why,
+        floats=FLOATS[hint],
+        file=str(request.path),
     )
     session = OpenVinoSession(compiled, facts=facts, request=request)
     # The first inferences of two threads at once can wait for each other for ever (one holds the
@@ -108,6 +121,13 @@ def open_session(request: Request) -> Session:
     for _ in range(request.parallel):
         session(_blank(request))
     return session
+
+
+def _floats(request: Request) -> Precision:
+    """In what the layers are computed that are not int8."""
+    if request.precision == "int8":
+        return "bf16" if has_bf16() else "fp32"
+    return "bf16" if request.precision == "bf16" else "fp32"
 
 
 def _blank(request: Request) -> Array:

@@ -1,9 +1,11 @@
-"""ONNX Runtime on the CPU, fp32."""
+"""ONNX Runtime on the CPU: graphs as they are, fp32, fp16 (computed in fp32) and int8 (Q/DQ)."""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
+
+import numpy as np
 
 from edgesr.errors import BackendError
 from edgesr.runtime.backends import Array, Facts, Request, Session, check_batch
@@ -20,6 +22,8 @@ class OrtSession:
         self._inner = inner
         self._request = request
         self._input = inner.get_inputs()[0].name
+        # A graph with fp16 ends takes and gives float16; the batches here are float32.
+        self._half = inner.get_inputs()[0].type == "tensor(float16)"
         self._turns = threading.Semaphore(request.parallel)
 
     def __call__(self, batch: Array) -> Array:
@@ -31,8 +35,10 @@ class OrtSession:
         return self._run(batch)
 
     def _run(self, batch: Array) -> Array:
+        given = batch.astype(np.float16) if self._half else batch
         with self._turns:
-            return self._inner.run(None, {self._input: batch})[0]
+            big = self._inner.run(None, {self._input: given})[0]
+        return big.astype(np.float32) if self._half else big
 
     def close(self) -> None:
         self._inner = None
@@ -60,9 +66,10 @@ def open_session(request: Request) -> Session:
         backend="ort",
         version=onnxruntime.__version__,
         device=providers[0].removesuffix("ExecutionProvider"),
-        precision="fp32",
+        precision=request.precision,
         threads=inner.get_session_options().intra_op_num_threads * request.parallel,
         parallel=request.parallel,
         why=request.why,
+        file=str(request.path),
     )
     return OrtSession(inner, facts=facts, request=request)

@@ -1,0 +1,67 @@
+"""One step of a training: optimiser, its rate, clipped gradients, averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from edgesr.distill.recipe import Recipe
+
+MOMENTUM = 0.9  # of SGD
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    decay = recipe.weight_decay or 0.0
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=recipe.lr, momentum=MOMENTUM, weight_decay=decay, fused=True
+        )
+    betas = recipe.betas or (0.9, 0.99)
+    return torch.optim.Adam(parameters, lr=recipe.lr, betas=betas, weight_decay=decay, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def clip_gradients(parameters: list[nn.Parameter], recipe: Recipe, *, lr: float) -> None:
+    """By the norm of all, and element by element to +-theta / rate, so that no step of plain
+    gradient descent moves a weight by more than theta (Kim et al., "VDSR", CVPR 2016)."""
+    if recipe.clip is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+    if recipe.clip_theta is not None:
+        torch.nn.utils.clip_grad_value_(parameters, recipe.clip_theta / lr)
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Linear rise over `warmup` steps, then what `schedule` says: one cosine down to `lr_end`."""
+    length = recipe.steps
+    if recipe.schedule == "restarts":
+        length = recipe.cycle or recipe.steps
+        step %= length
+    if step < recipe.warmup:
+        if recipe.warmup_from is None:
+            return recipe.lr * (step + 1) / recipe.warmup
+        return recipe.lr * (
+            recipe.warmup_from + (1 - recipe.warmup_from) * (step + 1) / recipe.warmup
+        )
+    if recipe.schedule == "steps":
+        passed = sum(step >= milestone for milestone in recipe.milestones or ())
+        return max(recipe.lr_end, recipe.lr * (recipe.decay or 0.5) ** passed)
+    done = (step - recipe.warmup) / max(1, length - recipe.warmup)
+    return recipe.lr_end + (recipe.lr - recipe.lr_end) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def update_average(average: dict[str, Tensor], model: nn.Module, *, decay: float) -> None:
+    """Exponential moving average of the weights, the ones that are kept."""
+    pairs = [(average[name], t) for name, t in model.state_dict().items()]
+    floats = [(a, t) for a, t in pairs if t.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floats], [t for _, t in floats], 1 - decay)
+    for a, t in pairs:
+        if not t.is_floating_point():  # batch normalisation counts its batches
+            a.copy_(t)

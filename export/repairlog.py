@@ -1,0 +1,82 @@
+"""What a repair tried, step by step, and the refusal that shows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgesr.errors import EdgesrError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One decision. before, after: dB lost; kept: whether it stayed."""
+
+    what: str
+    before: float
+    after: float
+    kept: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """What was tried, in order.
+
+    truth       dB are PSNR-Y against the truth; False: likely ones, from the distance to float32
+    pairs       pictures that they are means over
+    before      dB lost by plain min/max
+    drop        dB lost in the end
+    keep_float  nodes that stay in float
+    qat         the weights were fine-tuned
+    """
+
+    flavour: str
+    max_drop: float
+    truth: bool
+    pairs: int
+    steps: tuple[Step, ...]
+    before: float
+    drop: float
+    method: str
+    keep_float: tuple[str, ...]
+    qat: bool = False
+
+    @property
+    def within(self) -> bool:
+        return self.drop <= self.max_drop
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "steps": [asdict(s) for s in self.steps], "within": self.within}
+
+    def lines(self) -> list[str]:
+        """A table of the steps, the first line its header."""
+        judged = "held-out pairs" if self.truth else "pictures, likely (no truth was given)"
+        head = (
+            f"int8 for {self.flavour}: dB lost on {self.pairs} {judged}, {self.max_drop:g} allowed"
+        )
+        width = max((len(step.what) for step in self.steps), default=0)
+        rows = [
+            f"  {step.what.ljust(width)}  {step.before:6.3f} -> {step.after:6.3f}"
+            f"  {'kept' if step.kept else 'not kept'}"
+            for step in self.steps
+        ]
+        return [head, *rows]
+
+
+class ExportRefused(EdgesrError):
+    """INT8 loses more than is allowed whatever was tried; the message and `log` hold the table."""
+
+    def __init__(self, message: str, *, log: Log) -> None:
+        super().__init__(message)
+        self.log = log
+
+
+def refusal(name: str, log: Log, *, all_float: bool, qat: bool) -> ExportRefused:
+    why = (
+        "within the budget only with every convolution in float"
+        if all_float
+        else f"int8 loses {log.drop:.3f} dB, {log.max_drop:g} are allowed (--max-drop)"
+    )
+    hint = "" if qat else "; from a checkpoint, --qat fine-tunes it"
+    table = "\n".join(log.lines())
+    return ExportRefused(f"{name}: {why}; nothing was written{hint}. Tried:\n{table}", log=log)
