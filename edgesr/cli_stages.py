@@ -52,7 +52,7 @@ class StageMeter:
         self._line = f"{stage.number}/{stage.total} {stage.name}"
         if self._status is not None:
             self._status.update(self._task, description=f"{self._line}{left}")
-        elif not self._quiet:
+        elif not self._quiet and stage.number > 1:  # a model that is not there is one line
             note(f"{self._title}: {self._line} ({clock(stage.elapsed)}{left})")
             self._said = time.monotonic()
 

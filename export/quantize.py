@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from onnx import numpy_helper
 
 from edgesr.errors import ModelError, UsageError
@@ -82,6 +83,9 @@ def quantize(
     if spec.io.dtype != "float32":
         raise UsageError(f"{spec.name} takes 8-bit values: quantise the float32 file")
     made = named(graph)
+    if scheme.flavour == "trt":
+        # Not by the number alone: from 18 on the axes of ReduceMean are an input.
+        made = named(onnx.version_converter.convert_version(made, 20))
     check_names(made, set(scheme.keep_float), spec=spec)
     lift_constants(made)
     left = [name for name in convolutions(made) if name not in scheme.keep_float]
@@ -99,9 +103,6 @@ def quantize(
     elif scheme.flavour == "trt":
         round_weights(quantised, made)
     if scheme.flavour == "trt":
-        for entry in quantised.opset_import:
-            if not entry.domain:
-                entry.version = 20
         quantised.ir_version = 9
         halve(quantised, spec, io="float32", keep_float=())
     return finish(quantised, spec.replace(precision="int8"))

@@ -27,7 +27,7 @@ STEPS = 16
 """Most groups of layers that are rounded one after the other, each seeing the errors before it."""
 
 MANY = 32
-"""Layers from which on fewer pictures are looked at, in fewer steps: 200 take 20 s, not 150."""
+"""Layers above which fewer pictures are looked at, in fewer steps: 206 take 16 s of one core."""
 
 DAMPING = 0.01
 """Of the mean of the covariance's diagonal, added to it."""
