@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import tempfile
@@ -20,7 +21,7 @@ from onnx import numpy_helper
 from edgesr.errors import ModelError, UsageError
 from edgesr.export.calibrate import Calibration
 from edgesr.export.fp16 import halve
-from edgesr.export.rounding import refine, round_weights
+from edgesr.export.rounding import MANY, refine, round_weights
 from edgesr.export.slopes import double_slopes, plain_slopes
 from edgesr.export.typed import (
     WEIGHTED,
@@ -40,6 +41,9 @@ Method = Literal["minmax", "entropy", "percentile"]
 
 ENTROPY_BINS = 1024
 """Of the histograms; ranges of 1/8 of them and more are tried."""
+
+FEW = 8
+"""Pictures for histograms of a network of more than `MANY` layers: one of them takes seconds."""
 
 SMALLEST_SCALE = 2.0**-14
 """Of a float16 scale: smaller ones lose digits."""
@@ -69,11 +73,17 @@ class Scheme:
 
 
 def quantize(
-    graph: onnx.ModelProto, spec: ModelSpec, calibration: Calibration, scheme: Scheme
+    graph: onnx.ModelProto,
+    spec: ModelSpec,
+    calibration: Calibration,
+    scheme: Scheme,
+    *,
+    ranges: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
     """Q/DQ nodes by onnxruntime.quantization, ranges from `calibration`; float32 in and out.
 
     graph   the canonical float32 graph; stays untouched
+    ranges  kept from call to call: graph, pictures and method -> what was found, and is not again
 
     Facts: precision "int8". Raises UsageError for a model with state or uint8 I/O, ModelError for
     an unknown node, or when nothing is left to quantise.
@@ -95,7 +105,9 @@ def quantize(
     if scheme.flavour == "ort":
         double_slopes(made, keep_float=scheme.keep_float)
         exclude |= {*plain_slopes(made), *tail(made)}
-    quantised = _static(made, calibration, scheme, exclude=exclude)
+    quantised = _static(
+        made, calibration, scheme, exclude=exclude, kept={} if ranges is None else ranges
+    )
     if scheme.flavour == "trt":
         halve_scales(quantised)
     if scheme.rounding == "seen":
@@ -135,7 +147,12 @@ def halve_scales(graph: onnx.ModelProto) -> None:
 
 
 def _static(
-    graph: onnx.ModelProto, calibration: Calibration, scheme: Scheme, *, exclude: set[str]
+    graph: onnx.ModelProto,
+    calibration: Calibration,
+    scheme: Scheme,
+    *,
+    exclude: set[str],
+    kept: dict[str, str],
 ) -> onnx.ModelProto:
     from onnxruntime.quantization import (
         CalibrationMethod,
@@ -160,18 +177,20 @@ def _static(
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         source.write_bytes(graph.SerializeToString())
         operators = None if scheme.flavour == "ort" else ["Conv"]
-        reader = _Reader(graph, calibration.pictures)
-        ranges: dict[str, Path] = {}
-        if scheme.method == "entropy":
-            ranges["calibration_cache_path"] = Path(folder, "ranges.json")
-            _entropy(source, ranges["calibration_cache_path"], reader, operators)
+        cache = Path(folder, "ranges.json")
+        key = range_key(source.read_bytes(), calibration, scheme)
+        if key in kept:
+            cache.write_text(kept[key])
+        else:
+            _find_ranges(graph, source, cache, calibration, scheme, operators)
+            kept[key] = cache.read_text()
         quantize_static(
             source,
             target,
-            reader,
+            _Reader(graph, ()),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=operators,
-            **ranges,
+            calibration_cache_path=cache,
             per_channel=True,
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -182,11 +201,26 @@ def _static(
         return onnx.load(target)
 
 
-def _entropy(source: Path, cache: Path, reader: _Reader, operators: list[str] | None) -> None:
-    """Ranges by entropy into a file that `quantize_static` reads.
+def range_key(graph: bytes, calibration: Calibration, scheme: Scheme) -> str:
+    """Ranges hang on the float graph, not on what of it will be quantised."""
+    parts = (calibration.digest, len(calibration.pictures), scheme.method, scheme.percentile)
+    kind = scheme.flavour == "ort"  # the others look at inputs of Conv alone
+    return hashlib.sha256(graph + repr((*parts, kind)).encode()).hexdigest()
 
-    Left alone it counts in as many bins as it has steps, so that only the whole range is tried:
-    its entropy is min/max (onnxruntime 1.31).
+
+def _find_ranges(
+    graph: onnx.ModelProto,
+    source: Path,
+    cache: Path,
+    calibration: Calibration,
+    scheme: Scheme,
+    operators: list[str] | None,
+) -> None:
+    """Ranges into a file that `quantize_static` reads, one picture in memory at a time.
+
+    Left alone it keeps every value of every picture until the end, takes ranges of percentiles as
+    if values were as often negative, and counts for entropy in as many bins as it has steps, so
+    that only the whole range is tried: its entropy is min/max (onnxruntime 1.31).
     """
     from onnxruntime.quantization.calibrate import (
         CalibrationMethod,
@@ -194,14 +228,30 @@ def _entropy(source: Path, cache: Path, reader: _Reader, operators: list[str] | 
         save_tensors_data,
     )
 
+    methods = {
+        "minmax": (CalibrationMethod.MinMax, {}),
+        "entropy": (
+            CalibrationMethod.Entropy,
+            {"num_bins": ENTROPY_BINS, "num_quantized_bins": 128},
+        ),
+        "percentile": (
+            CalibrationMethod.Percentile,
+            {"percentile": scheme.percentile, "symmetric": scheme.flavour in ("trt8", "trt")},
+        ),
+    }
+    method, extra = methods[scheme.method]
     calibrator = create_calibrator(
         source,
         operators,
         augmented_model_path=str(cache.with_name("augmented.onnx")),
-        calibrate_method=CalibrationMethod.Entropy,
-        extra_options={"num_bins": ENTROPY_BINS, "num_quantized_bins": 128},
+        calibrate_method=method,
+        extra_options=extra,
     )
-    calibrator.collect_data(reader)
+    pictures = calibration.pictures
+    if scheme.method != "minmax" and len(convolutions(graph)) > MANY:
+        pictures = pictures[:: -(-len(pictures) // FEW)]
+    for picture in pictures:
+        calibrator.collect_data(_Reader(graph, (picture,)))
     save_tensors_data(calibrator.compute_data(), cache)
 
 

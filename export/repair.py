@@ -72,12 +72,16 @@ class _Repair:
             source.graph, source.spec, calibration, backend=backend, evaluation=evaluation
         )
         self.steps: list[Step] = []
+        self.ranges: dict[str, str] = {}
         self.best = self.made(source.graph, scheme)
         self.first = self.best.drop
         self._record("min/max", before=0.0, after=self.first, kept=True)
 
     def made(self, graph: onnx.ModelProto, scheme: Scheme, *, few: bool = False) -> _Best:
-        quantised = quantize(graph, self.spec, self.few if few else self.calibration, scheme)
+        calibration = self.few if few else self.calibration
+        if few:  # of many trials the order counts
+            scheme = replace(scheme, rounding="nearest")
+        quantised = quantize(graph, self.spec, calibration, scheme, ranges=self.ranges)
         drop = self.judge.drop(quantised, few=few)
         return _Best(graph=quantised, scheme=scheme, drop=drop, source=graph)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgesr.errors import EdgesrError
 from edgesr.export.forms import SMALL, Made
 from edgesr.export.gate import HELD_OUT, Candidate, GateReport, Measured, measure
 from edgesr.export.plan import Form, Wish
+from edgesr.export.quality import by_graph
 from edgesr.runtime.backends import Size
 from edgesr.runtime.backends.choose import candidates
 from edgesr.runtime.backends.machine import usable_cores
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 TIMED: Size = (360, 640)
 """(H, W) that the forms are timed at when no --size is given."""
+SLOW = 1.0
+"""Seconds for such a frame, beyond which half of each side is taken: there are many to time."""
 
 
 def judge(
@@ -40,7 +46,7 @@ def judge(
     TensorRT's graphs are shown with their numbers; their times in another runtime mean nothing.
     """
     spec = source.spec
-    size = spec.fixed_size or wish.size or padded(TIMED, spec)
+    size = spec.fixed_size or wish.size or timed_size(source)
     rows: list[Measured] = []
     if not spec.state and spec.precision == "fp32" and spec.io.dtype == "float32":
         common: dict[str, Any] = {
@@ -69,6 +75,21 @@ def judge(
         calibration=calibration.about if calibration else None,
         repair=logs[0] if logs else None,
     )
+
+
+def timed_size(source: Source) -> Size:
+    """By what a thread of ONNX Runtime takes for a small picture."""
+    if source.spec.state:
+        return TIMED
+    height, width = TIMED[0] // 4, TIMED[1] // 4
+    small = padded((height, width), source.spec)
+    picture = np.zeros((1, source.spec.channels, *small), np.float32)
+    run = by_graph(source.graph, threads=1)
+    run(picture)
+    started = time.perf_counter()
+    run(picture)
+    slow = 16 * (time.perf_counter() - started) > SLOW
+    return padded((TIMED[0] // 2, TIMED[1] // 2) if slow else TIMED, source.spec)
 
 
 def ways(canonical: Path, made: Mapping[Form, Made]) -> list[Candidate]:

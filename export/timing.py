@@ -20,10 +20,11 @@ from edgesr.spec import ModelSpec
 Array = np.ndarray[Any, Any]
 OnNote = Callable[[str], None]
 
-WARM_UP = 2
+LONG = 0.5
+"""Seconds of a first run after which no second one is needed to warm up."""
 ROUNDS = 15
 FEWEST = 3
-SECONDS = 20.0
+SECONDS = 10.0
 """Of timing for each number of threads: rounds end early, after `FEWEST`, when these are over."""
 
 
@@ -58,7 +59,9 @@ def _times(
                 opened.callback(session.close)
                 fed = to_bytes(picture) if spec.io.dtype == "uint8" else picture
                 once[candidate] = partial(session, fed)
-                for _ in range(WARM_UP):
+                before = time.perf_counter()
+                once[candidate]()
+                if time.perf_counter() - before < LONG:
                     once[candidate]()
                 taken[candidate] = []
             except Exception as error:  # as in `_quality`

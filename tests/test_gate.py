@@ -328,8 +328,10 @@ def test_speeds_are_kept_for_auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_facts_of_a_file_with_a_sidecar(tmp_path: Path) -> None:
     spec = ModelSpec(name="m-x2", network="espcn", scale=2, colour="y", halo=4)
     (tmp_path / "m.json").write_text(spec.to_json())
+    (tmp_path / "m.xml").write_text("<net/>")
+    (tmp_path / "m.bin").write_bytes(b"\0")
     assert facts_of(tmp_path / "m.xml") == spec
-    with pytest.raises(ModelError, match=r"other\.xml has no facts"):
+    with pytest.raises(ModelError, match=r"other\.xml is not complete"):
         facts_of(tmp_path / "other.xml")
 
 

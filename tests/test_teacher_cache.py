@@ -180,7 +180,7 @@ def test_a_teacher_is_asked_once_a_picture(
         teachers.append(Counted(teacher))
         return replace(teacher, run=teachers[-1])
 
-    monkeypatch.setattr("edgesr.distill.run.load_teacher", counting)
+    monkeypatch.setattr("edgesr.distill.prepare.load_teacher", counting)
     for name, kept in (("live", None), ("kept", True)):
         distill(tiny(cache_teacher=kept), data=folder, out=tmp_path / name, device="cpu")
     live, cached = teachers
