@@ -6,13 +6,14 @@ PHOTOS is a folder of training photos, BENCH holds Set5/ and Set14/. Every stude
 for each seed and teacher; of one seed all see the same crops in the same order and, but for the
 student of `pisr` (which starts from its teacher's decoder, as published), start from the same
 weights. What a seed gained is with minus without. A run that was stopped goes on, a finished one is
-not repeated: `--runs` keeps them. Figures are of the last weights (their running average), never of
-the best.
+not repeated: `--runs` keeps them, and FILE.json the rows of students that --students does not name.
+Figures are of the last weights (their running average), never of the best.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     place = Place(options)
-    rows: list[Any] = []
+    rows = kept_rows(options)
     for student in options.students:
         plain: dict[int, Any] = {}
         for teacher in ["none", *(name for name in options.teachers if name != "none")]:
@@ -78,6 +79,7 @@ def main() -> None:
 def result_of(options: argparse.Namespace, place: Place, rows: list[Any]) -> dict[str, Any]:
     """As far as it has come."""
     seen = {row["teacher"] for row in rows} - {"none"}
+    rows = sorted(rows, key=lambda row: list(STUDENTS).index(row["student"]))
     return common.head(
         "distillation",
         scale=2,
@@ -86,9 +88,20 @@ def result_of(options: argparse.Namespace, place: Place, rows: list[Any]) -> dic
         seeds=options.seeds,
         shared=SHARED,
         students=STUDENTS,
-        teachers={name: place.known(name) for name in options.teachers if name in seen},
+        teachers={name: place.known(name) for name in TEACHERS if name in seen},
         rows=rows,
     )
+
+
+def kept_rows(options: argparse.Namespace) -> list[Any]:
+    """Of other students, from an earlier run with the same settings."""
+    if options.out is None or not options.out.is_file():
+        return []
+    before = json.loads(options.out.read_text(encoding="utf-8"))
+    same = (options.steps, options.teacher_steps, options.seeds, SHARED)
+    if same != tuple(before[key] for key in ("steps", "teacher_steps", "seeds", "shared")):
+        return []
+    return [row for row in before["rows"] if row["student"] not in options.students]
 
 
 class Place:

@@ -65,10 +65,14 @@ def run(
     for index, (name, stage) in enumerate(stages):
         jobs.append(partial(work.step, index, name, stage))
     jobs.append(partial(work.write, sink, finish))
+    # Not `is_alive`: a `join` that a Ctrl-C cut short takes its thread for ended.
+    ended = [threading.Event() for _ in jobs]
     threads = [
         # Daemons: a thread stuck in a dead camera's driver must not keep the process alive.
-        threading.Thread(target=work.guard, args=(job,), name=f"edgesr-{name}", daemon=True)
-        for name, job in zip(names, jobs, strict=True)
+        threading.Thread(
+            target=_guarded, args=(work, job, over), name=f"edgesr-{name}", daemon=True
+        )
+        for name, job, over in zip(names, jobs, ended, strict=True)
     ]
     try:
         try:
@@ -81,15 +85,16 @@ def run(
                     break
                 if tick is not None:
                     tick()
-            _join(threads)
+            _join(threads, ended)
         except KeyboardInterrupt:
             work.fail(Interrupted("interrupted"))
         except BaseException as error:  # cancelled, or `tick` failed, or no more threads
             work.fail(error)
-        _join(threads)
+        _join(threads, ended)
     except KeyboardInterrupt:  # the second one
         work.fail(Interrupted("interrupted"))
-        busy = [name for name, thread in zip(names, threads, strict=True) if thread.is_alive()]
+        started = zip(names, threads, ended, strict=True)
+        busy = [name for name, thread, over in started if thread.ident and not over.is_set()]
         if busy and not work.done:
             raise Abandoned(f"interrupted without waiting for {' and '.join(busy)}") from None
     if work.error is not None and not (work.done and isinstance(work.error, Interrupted)):
@@ -228,9 +233,18 @@ class _Run:
             raise _Stopped
 
 
-def _join(threads: Sequence[threading.Thread]) -> None:
-    for thread in threads:
+def _guarded(work: _Run, job: Callable[[], None], over: threading.Event) -> None:
+    try:
+        work.guard(job)
+    finally:
+        over.set()
+
+
+def _join(threads: Sequence[threading.Thread], ended: Sequence[threading.Event]) -> None:
+    for thread, over in zip(threads, ended, strict=True):
         if thread.ident is not None:
+            while not over.wait(TICK):  # without a limit a Ctrl-C just before it is not seen
+                pass
             thread.join()
 
 

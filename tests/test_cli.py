@@ -100,7 +100,7 @@ def test_stream_hands_every_option_over(monkeypatch: pytest.MonkeyPatch) -> None
         "--device cuda:1"
     )
     assert run(*line.split()) == 2
-    for function in ("progress", "on_warning"):
+    for function in ("progress", "on_warning", "on_note"):
         assert callable(seen.pop(function))
     assert seen == {
         "input": Path("a.mp4"),
