@@ -268,11 +268,11 @@ def main() -> None:
     for name in options.networks:
         with tempfile.TemporaryDirectory() as folder:
             result["networks"].append(one(name, options, Path(folder)))
-    result["promises"] = promises(result["networks"])
+        result["promises"] = promises(result["networks"])
+        common.write(result, options.out)  # as far as it has come
     print(show(result["networks"], options.threads))
     for promise, kept in result["promises"].items():
         print(f"{'yes' if kept else 'NO '}  {promise}")
-    common.write(result, options.out)
 
 
 if __name__ == "__main__":
