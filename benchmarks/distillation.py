@@ -179,6 +179,7 @@ def row_of(student: str, teacher: str, runs: dict[int, Any], plain: dict[int, An
         sets[name] = {"psnr_y": spread(values), "gain": spread(gains)}
     gains = [gain for name in SETS for gain in sets[name]["gain"]["each"]]
     return {
+        "name": f"{student}, teacher {teacher}",
         "student": student,
         "teacher": teacher,
         "sets": sets,
