@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edgesr.distill.evaluate import bicubic_scores, mean_score
 from edgesr.distill.lesson import planes_function, score_network
@@ -14,6 +14,7 @@ from edgesr.distill.report import Row, environment, write_report
 from edgesr.distill.room import Room, machine, names_in
 from edgesr.distill.strips import make_strips
 from edgesr.distill.terms import notes_of
+from edgesr.files import replacing
 from edgesr.networks import checkpoint, deployed
 
 
@@ -61,19 +62,43 @@ def conclude(recipe: Recipe, room: Room, result: Result) -> None:
         out, rows=rows, strips=strips, environment=facts, data=line, notes=notes_of(recipe)
     )
     summary: dict[str, Any] = {
-        "schema": 1,
-        "recipe": recipe.model_dump(),
-        "recipe_digest": recipe.digest(),
-        "data_digest": photos.digest,
         "pictures": len(photos),
-        "steps": result.steps,
-        "minutes": round(result.minutes, 1),
         "validation": result.validation,
         "psnr_y": round(result.psnr_y, 4),
         "plain_psnr_y": None if result.plain_psnr_y is None else round(result.plain_psnr_y, 4),
         "bicubic_psnr_y": round(result.bicubic_psnr_y, 4),
-        "data_share": result.data_share,
         "notes": notes_of(recipe),
-        "machine": machine(room.device),
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_summary(out, recipe, result, digest=photos.digest, device=room.device, more=summary)
+
+
+class Ran(Protocol):
+    """What every kind of training knows of itself at its end."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def minutes(self) -> float: ...
+
+    @property
+    def data_share(self) -> float: ...
+
+
+def write_summary(
+    out: Path, recipe: Recipe, result: Ran, *, digest: str, device: str, more: dict[str, Any]
+) -> None:
+    """`summary.json`: what all trainings say, and `more`. digest: of the pictures or frames."""
+    summary = {
+        "schema": 1,
+        "recipe": recipe.model_dump(),
+        "recipe_digest": recipe.digest(),
+        "data_digest": digest,
+        "steps": result.steps,
+        "minutes": round(result.minutes, 1),
+        **more,
+        "data_share": result.data_share,
+        "machine": machine(device),
+    }
+    with replacing(out / "summary.json") as part:
+        part.write_text(json.dumps(summary, indent=1) + "\n")

@@ -9,7 +9,6 @@ written for each, those of the recipe's as `best.safetensors` and `model.onnx`, 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from dataclasses import replace
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesr.distill.cache import sources_of
-from edgesr.distill.conclude import Result
+from edgesr.distill.conclude import Result, write_summary
 from edgesr.distill.evaluate import Pair, bicubic_scores, load_pairs, mean_score
 from edgesr.distill.lesson import (
     Lesson,
@@ -219,13 +218,7 @@ def conclude(recipe: Recipe, room: Room, result: Result, rows: Sequence[Row]) ->
     facts = environment(machine(room.device))
     write_report(out, rows=rows, strips=strips, environment=facts, data=line)
     summary: dict[str, Any] = {
-        "schema": 1,
-        "recipe": recipe.model_dump(),
-        "recipe_digest": recipe.digest(),
-        "data_digest": photos.digest,
         "pictures": len(photos),
-        "steps": result.steps,
-        "minutes": round(result.minutes, 1),
         "validation": result.validation,
         "psnr_y": round(result.psnr_y, 4),
         "bicubic_psnr_y": round(result.bicubic_psnr_y, 4),
@@ -233,7 +226,5 @@ def conclude(recipe: Recipe, room: Room, result: Result, rows: Sequence[Row]) ->
             row.name.rpartition("x")[2]: {n: score_dict(s) for n, s in row.scores.items()}
             for row in rows
         },
-        "data_share": result.data_share,
-        "machine": machine(room.device),
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_summary(out, recipe, result, digest=photos.digest, device=room.device, more=summary)

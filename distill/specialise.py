@@ -7,7 +7,6 @@ only if it is better there. The footage is the truth, its bicubic (or degraded) 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesr.distill.cache import sources_of
+from edgesr.distill.conclude import write_summary
 from edgesr.distill.evaluate import Score, bicubic_scores, evaluate, evaluate_rgb, mean_score
 from edgesr.distill.feed import degraded_pairs, said_of
 from edgesr.distill.intake import FRAMES
@@ -227,15 +227,8 @@ def conclude(recipe: Recipe, room: Room, result: Specialised, *, origin: Path) -
     notes = [f"Trained on with {names}, from {origin.stem}: {result.verdict}."]
     write_report(out, rows=rows, strips=strips, environment=facts, data=line, notes=notes)
     summary: dict[str, Any] = {
-        "schema": 1,
-        "recipe": recipe.model_dump(),
-        "recipe_digest": recipe.digest(),
-        "data_digest": photos.digest,
         "pictures": len(photos),
         "sampling": {"train": asdict(room.sampling), "held_out": asdict(MEASURED)},
-        "steps": result.steps,
-        "minutes": round(result.minutes, 1),
-        "data_share": result.data_share,
         "origin": origin.stem,
         "validation": result.frames,
         "measured_pictures": result.pictures,
@@ -244,8 +237,6 @@ def conclude(recipe: Recipe, room: Room, result: Specialised, *, origin: Path) -
         "gain_psnr_y": round(result.gain, 4),
         "kept": "specialised" if result.kept else "origin",
         "verdict": result.verdict,
-        "machine": machine(room.device),
         "report": summarise(rows, environment=facts, data=line, notes=notes),
     }
-    with replacing(out / "summary.json") as part:
-        part.write_text(json.dumps(summary, indent=1) + "\n")
+    write_summary(out, recipe, result, digest=photos.digest, device=room.device, more=summary)

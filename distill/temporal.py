@@ -9,7 +9,6 @@ state, PSNR-Y and SSIM-Y of every frame and the flicker between them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from edgesr.distill.cache import Coding, sources_of
-from edgesr.distill.conclude import Result
+from edgesr.distill.conclude import Result, write_summary
 from edgesr.distill.data import Colour
 from edgesr.distill.feed import said_of
 from edgesr.distill.lesson import Lesson, Objective, Parts, Run, build_student, take_fitting
@@ -250,19 +249,11 @@ def conclude(
     facts, strips = environment(machine(room.device)), strips_of(shots, model, scale=recipe.scale)
     write_report(out, rows=[row], strips=strips, environment=facts, data=line)
     summary: dict[str, Any] = {
-        "schema": 1,
-        "recipe": recipe.model_dump(),
-        "recipe_digest": recipe.digest(),
-        "data_digest": sequences.digest,
         "spans": len(sequences),
         "frames": sum(sequences.lengths),
         "frames_in_sequence": frames_in(recipe),
-        "steps": result.steps,
-        "minutes": round(result.minutes, 1),
         "validation": result.validation,
         **figures(ours),
         **{f"bicubic_{name}": value for name, value in figures(bicubic).items()},
-        "data_share": result.data_share,
-        "machine": machine(room.device),
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_summary(out, recipe, result, digest=sequences.digest, device=room.device, more=summary)
