@@ -1,12 +1,18 @@
 """Train, export and measure everything that the wheel carries, in order, resumable.
 
-    python benchmarks/train_shipped.py --photos PHOTOS --bench BENCH [--only NAME] [--no-train]
+    python benchmarks/train_shipped.py --photos PHOTOS --bench BENCH [--only NAME ...]
 
 PHOTOS is the folder of training photos, BENCH holds Set5/ and Set14/ with MATLAB-made LR pictures.
-Each model has a run folder below --runs; a run that was stopped goes on, a finished one is only
-exported and measured again. --no-train takes the best weights so far of whatever runs there are.
-Writes edgesr/weights/<name>.{onnx,safetensors} and index.json. --speed, on a quiet machine, enters
-the milliseconds of every model there and does nothing else.
+What is trained, and how, stands in `plan.py`. A model that is shipped and was trained as the plan
+says is left alone (--again trains it from nothing); each other one has a run folder below --runs.
+A run that was stopped goes on, and --budget-minutes stops cleanly when they are over; a finished
+one is only exported and measured again. --no-train takes the best weights so far of the runs that
+there are. Writes edgesr/weights/<name>.{onnx,safetensors} and index.json.
+
+    python benchmarks/train_shipped.py --photos PHOTOS --check
+
+trains one model for 200 steps twice, compares the weights bit by bit and changes nothing. --speed,
+on a quiet machine, enters the milliseconds of every model and does nothing else.
 """
 
 from __future__ import annotations
@@ -15,21 +21,26 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
+import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
+from plan import TRAININGS, is_shipped, lineage, recipe_of
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from edgesr.distill.data import digest_files, find_photos
-from edgesr.distill.evaluate import evaluate, load_pairs, mean_score
-from edgesr.distill.recipe import Recipe, load_recipe
+from edgesr.distill.evaluate import evaluate_model, mean_score
+from edgesr.distill.recipe import Recipe
 from edgesr.distill.room import machine
 from edgesr.distill.run import distill
-from edgesr.errors import BackendError
+from edgesr.distill.train import Progress
+from edgesr.errors import BackendError, Interrupted
 from edgesr.export.onnx import export_onnx
 from edgesr.models import shipped
 from edgesr.networks import build, checkpoint, deployed
@@ -43,87 +54,191 @@ TERMS = (
     "Linux wallpaper packages; the weights are offered under Apache-2.0"
 )
 
-# In this order: `init` names an earlier one. The default model is trained in three stages, L1 and
-# then MSE (which is what PSNR counts) twice from the best weights before; x3 and x4 start from the
-# body of an x2. Stages are not shipped.
-TRAININGS: dict[str, dict[str, Any]] = {
-    "ecbsr-m4c16-x2-stage1": {"steps": 40_000},
-    "ecbsr-m4c16-x2-stage2": {
-        "steps": 60_000,
-        "lr": 5e-4,
-        "loss": "mse",
-        "init": "ecbsr-m4c16-x2-stage1",
-    },
-    "ecbsr-m4c16-x2": {
-        "steps": 200_000,
-        "lr": 5e-4,
-        "loss": "mse",
-        "init": "ecbsr-m4c16-x2-stage2",
-        "validate_every": 10_000,
-    },
-    "ecbsr-m4c16-x3": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
-    "ecbsr-m4c16-x4": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
-    "ecbsr-m10c16-x2": {"steps": 60_000},
-    "ecbsr-m10c16-x3": {"steps": 6_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2"},
-    "ecbsr-m10c16-x4": {"steps": 6_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2"},
-    "espcn-x2": {"steps": 20_000},
-    "espcn-x3": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
-    "espcn-x4": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
-}
+CHECKED, CHECK_STEPS = "ecbsr-m4c16-x2-stage1", 200
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--bench", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/shipped"))
-    parser.add_argument("--only", choices=list(TRAININGS))
+    parser.add_argument("--only", nargs="+", choices=list(TRAININGS))
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--no-train", action="store_true")
+    parser.add_argument("--budget-minutes", type=float, default=math.inf)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--check", action="store_true")
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     if options.speed:
         enter_speed()
         return
-    if options.photos is None or options.bench is None:
+    if options.photos is None or (options.bench is None and not options.check):
         parser.error("--photos and --bench are needed")
     torch.set_num_threads(options.threads)
-    files = find_photos(options.photos)
-    data_digest = digest_files(files, options.photos)
-    for name in [options.only] if options.only else TRAININGS:
-        recipe = recipe_of(name)
-        out = options.runs / name
-        if not options.no_train:
+    if options.check:
+        check(options.photos)
+        return
+    end = time.monotonic() + 60 * options.budget_minutes
+    Plant(options.photos, options.bench, options.runs, end=end).make(
+        options.only or list(TRAININGS), train=not options.no_train, again=options.again
+    )
+
+
+@dataclass(frozen=True)
+class Plant:
+    """Where photos, test pictures and runs lie, and until when (monotonic seconds) to train."""
+
+    photos: Path
+    bench: Path
+    runs: Path
+    end: float = math.inf
+    gpu: bool = field(default_factory=torch.cuda.is_available)
+
+    def make(self, names: list[str], *, train: bool, again: bool) -> None:
+        files = find_photos(self.photos)
+        data = {"photos": len(files), "data_digest": digest_files(files, self.photos)}
+        wanted = names if again else [name for name in names if not self.is_made(name)]
+        for name in self.with_starts(wanted, again=again) if train else wanted:
+            if train and not self.train(name):
+                print(f"{name}: stopped; the same command goes on", flush=True)
+            if is_shipped(name) and (self.runs / name / "best.safetensors").is_file():
+                entry = ship(name, self, data)
+                print(name, json.dumps(entry["spec"]["metrics"]), flush=True)
+            if time.monotonic() > self.end:
+                break
+
+    def is_made(self, name: str) -> bool:
+        """Whether its weights are the ones that ship, or led to those of everything after it."""
+        if not is_shipped(name):
+            return True  # `with_starts` adds what is needed
+        stages = index()["models"].get(name, {}).get("training", {}).get("stages", [])
+        return bool(stages) and same_settings(stages[-1]["settings"], self.recipe(name))
+
+    def with_starts(self, names: list[str], *, again: bool) -> list[str]:
+        """And the trainings that these start from, but for those whose weights are there."""
+        needed: list[str] = []
+        for name in names:
+            chain = [name]
+            while init := TRAININGS[chain[-1]].get("init"):
+                if not again and self.start_of(init) is not None:
+                    break
+                chain.append(init)
+            needed += [n for n in reversed(chain) if n not in needed]
+        return needed
+
+    def recipe(self, name: str) -> Recipe:
+        return recipe_of(name, gpu=self.gpu)
+
+    def train(self, name: str) -> bool:
+        """Whether it came to its end."""
+        recipe = self.recipe(name)
+        try:
             distill(
                 recipe,
-                init=options.runs / recipe.init / "best.safetensors" if recipe.init else None,
-                data=options.photos,
-                val=options.bench / "Set5",
-                out=out,
+                init=self.start_of(recipe.init) if recipe.init else None,
+                data=self.photos,
+                val=self.bench / "Set5",
+                out=self.runs / name,
                 resume=True,
                 device="auto",
                 terms=TERMS,
+                on_progress=lambda progress: print_progress(name, progress),
+                on_note=lambda note: print(f"{name}: {note}", flush=True),
+                stop=lambda: time.monotonic() > self.end,
             )
-        if "-stage" not in name and (out / "best.safetensors").is_file():
-            entry = ship(name, out, options.bench, photos=len(files), data_digest=data_digest)
-            print(name, json.dumps(entry["spec"]["metrics"]))
+        except Interrupted:
+            return False
+        return True
+
+    def start_of(self, name: str) -> Path | None:
+        """Weights of a finished training: in its run folder, or shipped."""
+        if self.state_of(name).get("step") == self.recipe(name).steps:
+            return self.runs / name / "best.safetensors"
+        for entry in index()["models"].values():
+            if same_settings(entry["training"]["stages"][-1]["settings"], self.recipe(name)):
+                return WEIGHTS / entry["checkpoint"]
+        return None
+
+    def state_of(self, name: str) -> dict[str, Any]:
+        """Of the run folder; empty where there is none."""
+        folder = self.runs / name
+        if not (folder / "state.safetensors").is_file():
+            return {}
+        if (folder / "recipe.toml").read_text() != self.recipe(name).to_toml():
+            raise SystemExit(f"{folder} was trained by other settings than plan.py has now")
+        with safe_open(folder / "state.safetensors", framework="pt") as file:
+            return dict(json.loads(file.metadata()["state"]))
+
+    def stage_facts(self, name: str) -> dict[str, Any]:
+        """What the index says of one training; of one whose run folder is gone, what it said."""
+        recipe, state = self.recipe(name), self.state_of(name)
+        if not state:
+            for entry in index()["models"].values():
+                for stage in entry["training"]["stages"]:
+                    if same_settings(stage["settings"], recipe):
+                        return dict(stage) | {"name": name}
+            raise SystemExit(
+                f"{name}: neither a run folder in {self.runs} nor an entry in the index"
+            )
+        return {
+            "name": name,
+            "recipe": TRAININGS[name].get("recipe", "bicubic"),
+            "recipe_digest": recipe.digest(),
+            "settings": recipe.model_dump(exclude_none=True),
+            "steps": state["step"],
+            "minutes": round(state["seconds"] / 60, 1),
+        }
 
 
-def recipe_of(name: str) -> Recipe:
-    student, _, rest = name.rpartition("-x")
-    scale = int(rest.partition("-")[0])
-    return load_recipe("bicubic", student=student, scale=scale, compile=True, **TRAININGS[name])
+def same_settings(recorded: dict[str, Any], recipe: Recipe) -> bool:
+    """Of one training; what it started from may have had another name."""
+    mine = recipe.model_dump(mode="json", exclude_none=True, exclude={"init"})
+    return mine == {k: v for k, v in recorded.items() if v is not None and k != "init"}
 
 
-def ship(name: str, out: Path, bench: Path, *, photos: int, data_digest: str) -> dict[str, Any]:
-    """Export, measure the exported file, and enter it into the index."""
+def print_progress(name: str, progress: Progress) -> None:
+    if progress.score is not None:
+        print(
+            f"{name}: step {progress.step} of {progress.steps}, {progress.score.psnr_y:.3f} dB "
+            f"(best {progress.best:.3f}), {progress.steps_per_second:.1f} steps/s, "
+            f"{progress.eta / 60:.0f} min left",
+            flush=True,
+        )
+
+
+def index() -> dict[str, Any]:
+    file = WEIGHTS / "index.json"
+    return dict(json.loads(file.read_text())) if file.is_file() else {"schema": 1, "models": {}}
+
+
+def check(photos: Path) -> None:
+    """Raises SystemExit when the same training gives other weights the second time."""
+    recipe = recipe_of(CHECKED).model_copy(update={"steps": CHECK_STEPS, "validate_every": 100})
+    tensors = []
+    with tempfile.TemporaryDirectory() as folder:
+        for run in ("first", "second"):
+            out = Path(folder) / run
+            distill(recipe, data=photos, out=out, terms=TERMS)
+            tensors.append(load_file(out / "last.safetensors"))
+            digest = hashlib.sha256(
+                b"".join(t.numpy().tobytes() for _, t in sorted(tensors[-1].items()))
+            )
+            print(f"{CHECKED}, {CHECK_STEPS} steps, {run} run: {digest.hexdigest()}", flush=True)
+    if not all(torch.equal(t, tensors[1][name]) for name, t in tensors[0].items()):
+        raise SystemExit("the weights differ")
+    print("identical weights")
+
+
+def ship(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:
+    """Export, measure the exported file, and enter it into the index. data: facts of the photos."""
     WEIGHTS.mkdir(exist_ok=True)
-    model, spec = checkpoint.load(out / "best.safetensors")
+    model, spec = checkpoint.load(plant.runs / name / "best.safetensors")
     files = {"onnx": WEIGHTS / f"{name}.onnx", "checkpoint": WEIGHTS / f"{name}.safetensors"}
     # Twice, since the figures of a file are measured on that file and then written into it.
-    spec = spec.replace(terms=TERMS, metrics={}, recipe=recipe_of(name).digest())
+    spec = spec.replace(name=name, terms=TERMS, metrics={}, recipe=plant.recipe(name).digest())
     export_onnx(model, spec, files["onnx"])
-    spec = spec.replace(metrics=measure(files["onnx"], bench, scale=spec.scale))
+    spec = spec.replace(metrics=measure(files["onnx"], plant.bench))
     export_onnx(model, spec, files["onnx"])
     checkpoint.save(files["checkpoint"], dict(model.state_dict()), spec=spec, model=model)
     entry = {
@@ -139,34 +254,30 @@ def ship(name: str, out: Path, bench: Path, *, photos: int, data_digest: str) ->
         "sha256": {
             kind: hashlib.sha256(path.read_bytes()).hexdigest() for kind, path in files.items()
         },
-        "training": training_facts(name, out.parent, photos=photos, data_digest=data_digest),
+        "training": training_facts(name, plant, data),
     }
-    index_file = WEIGHTS / "index.json"
-    index = json.loads(index_file.read_text()) if index_file.is_file() else {"models": {}}
-    models = index["models"] | {name: entry}
+    models = index()["models"] | {name: entry}
     ordered = {known: models[known] for known in TRAININGS if known in models}
-    index_file.write_text(json.dumps({"schema": 1, "models": ordered}, indent=1) + "\n")
+    write_index({"schema": 1, "models": ordered})
     return entry
 
 
-def measure(path: Path, bench: Path, *, scale: int) -> dict[str, dict[str, float]]:
+def measure(path: Path, bench: Path) -> dict[str, dict[str, float]]:
     """PSNR-Y and SSIM-Y of an exported file on Set5 and Set14, in ONNX Runtime fp32."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def upscale(luma: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {"x": luma[None, None]})[0])[0, 0]
-
     metrics = {}
     for name in ("Set5", "Set14"):
-        score = mean_score(evaluate(upscale, load_pairs(bench / name, scale=scale), scale=scale))
+        score = mean_score(evaluate_model(str(path), bench / name, backend="ort").scores)
         metrics[name] = {"psnr_y": round(score.psnr_y, 3), "ssim_y": round(score.ssim_y, 4)}
     return metrics
 
 
+def write_index(values: dict[str, Any]) -> None:
+    (WEIGHTS / "index.json").write_text(json.dumps(values, indent=1) + "\n")
+
+
 def enter_speed() -> None:
     """Median ms for one 640x360 frame in and out as 8 bits, in every way that runs here."""
-    index_file = WEIGHTS / "index.json"
-    index = json.loads(index_file.read_text())
+    values = index()
     frame = np.random.default_rng(0).integers(0, 256, (1, 1, 360, 640), dtype=np.uint8)
     for model in shipped():
         speed = {}
@@ -185,9 +296,9 @@ def enter_speed() -> None:
                 ) as session,
             ):
                 speed[f"{backend} {precision}"] = round(median_ms(session, frame), 1)
-        index["models"][model.name]["speed"] = speed
+        values["models"][model.name]["speed"] = speed
         print(model.name, speed, flush=True)
-    index_file.write_text(json.dumps(index, indent=1) + "\n")
+    write_index(values)
 
 
 def median_ms(session: Session, frame: np.ndarray, *, runs: int = 25) -> float:
@@ -201,42 +312,19 @@ def median_ms(session: Session, frame: np.ndarray, *, runs: int = 25) -> float:
     return float(np.median(times) * 1e3)
 
 
-def training_facts(name: str, runs: Path, *, photos: int, data_digest: str) -> dict[str, Any]:
+def training_facts(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:
     """How a model was trained, the trainings that it started from first."""
-    stages = [stage_facts(stage, runs) for stage in lineage(name)]
+    stages = [plant.stage_facts(stage) for stage in lineage(name)]
     return {
         "command": "python benchmarks/train_shipped.py",
-        "photos": photos,
-        "data_digest": data_digest,
+        **data,
         "terms": TERMS,
         "seed": stages[-1]["settings"]["seed"],
         "steps": sum(stage["steps"] for stage in stages),
         "minutes": round(sum(stage["minutes"] for stage in stages), 1),
         "chosen_by": "best PSNR-Y on Set5 while training",
-        "machine": machine("cpu"),
+        "machine": machine("cuda" if plant.gpu else "cpu"),
         "stages": stages,
-    }
-
-
-def lineage(name: str) -> list[str]:
-    """The training and those that it starts from, the first one first."""
-    init = TRAININGS[name].get("init")
-    return [*(lineage(init) if init else []), name]
-
-
-def stage_facts(name: str, runs: Path) -> dict[str, Any]:
-    recipe = recipe_of(name)
-    if (runs / name / "recipe.toml").read_text() != recipe.to_toml():
-        raise SystemExit(f"{runs / name} was trained by other settings than TRAININGS has now")
-    with safe_open(runs / name / "state.safetensors", framework="pt") as file:
-        state = json.loads(file.metadata()["state"])
-    return {
-        "name": name,
-        "recipe": "bicubic",
-        "recipe_digest": recipe.digest(),
-        "settings": recipe.model_dump(),
-        "steps": state["step"],
-        "minutes": round(state["seconds"] / 60, 1),
     }
 
 

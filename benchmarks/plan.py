@@ -1,0 +1,91 @@
+"""What the wheel carries and how each model of it is trained, in this order.
+
+A training's name is that of the model, `<family>-x<scale>` with `-video` behind it for compressed
+footage; with `-stage1`, `-stage2` ... behind that it is not shipped, and a later one starts from it
+by `init`. `recipe` is the file of the package that the settings change ("bicubic" where none is
+named). Everything is made for two CPU cores; on a GPU the same trainings get `ON_GPU`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from edgesr.distill.recipe import Recipe, load_recipe
+
+MSE = {"loss": "mse", "full_range": 0.1}
+"""Last stages: what PSNR counts, and nearly all crops in the range that the tables are made in."""
+
+TRAININGS: dict[str, dict[str, Any]] = {
+    "ecbsr-m4c16-x2-stage1": {"steps": 40_000},
+    "ecbsr-m4c16-x2-stage2": {
+        "steps": 60_000,
+        "lr": 5e-4,
+        "loss": "mse",
+        "init": "ecbsr-m4c16-x2-stage1",
+    },
+    "ecbsr-m4c16-x2-stage3": {
+        "steps": 200_000,
+        "lr": 5e-4,
+        "loss": "mse",
+        "init": "ecbsr-m4c16-x2-stage2",
+        "validate_every": 10_000,
+    },
+    "ecbsr-m4c16-x2": {**MSE, "steps": 80_000, "lr": 4e-4, "init": "ecbsr-m4c16-x2-stage3"},
+    "ecbsr-m4c16-x2-video": {
+        "recipe": "video",
+        "steps": 24_000,
+        "lr": 5e-4,
+        "init": "ecbsr-m4c16-x2-stage3",
+    },
+    "fsrcnn-x2": {
+        "recipe": "pisr",
+        "student": "fsrcnn-pisr",
+        "steps": 60_000,
+        "teacher_steps": 20_000,
+        "patch": 24,
+        "copies": [1.0, 0.5],
+        "lr": 4e-3,
+        "warmup": 500,
+        "ema": 0.999,
+    },
+    "ecbsr-m10c16-x2-stage1": {"steps": 60_000},
+    "ecbsr-m10c16-x2": {**MSE, "steps": 24_000, "lr": 4e-4, "init": "ecbsr-m10c16-x2-stage1"},
+    "ecbsr-m4c16-x3-stage1": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
+    "ecbsr-m4c16-x3": {**MSE, "steps": 40_000, "lr": 8e-4, "init": "ecbsr-m4c16-x3-stage1"},
+    "ecbsr-m4c16-x4-stage1": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
+    "ecbsr-m4c16-x4": {**MSE, "steps": 40_000, "lr": 8e-4, "init": "ecbsr-m4c16-x4-stage1"},
+    "ecbsr-m10c16-x3-stage1": {"steps": 6_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2-stage1"},
+    "ecbsr-m10c16-x3": {**MSE, "steps": 24_000, "lr": 8e-4, "init": "ecbsr-m10c16-x3-stage1"},
+    "ecbsr-m10c16-x4-stage1": {"steps": 6_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2-stage1"},
+    "ecbsr-m10c16-x4": {**MSE, "steps": 24_000, "lr": 8e-4, "init": "ecbsr-m10c16-x4-stage1"},
+    "ecbsr-m4c8-x2": {"steps": 60_000, "lr": 2e-3},
+    "espcn-x2": {"steps": 20_000},
+    "espcn-x3": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
+    "espcn-x4": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
+}
+
+ON_GPU: dict[str, Any] = {"batch": 32, "patch": 64}
+GPU_LONGER = 10  # times as many steps
+
+
+def recipe_of(name: str, *, gpu: bool = False) -> Recipe:
+    family, scale, *_ = re.split(r"-x(\d+)", name)
+    settings = {"student": family, "compile": True, **TRAININGS[name]}
+    source = settings.pop("recipe", "bicubic")
+    if gpu:
+        settings |= ON_GPU
+        for key in ("steps", "teacher_steps", "warmup"):
+            if key in settings:
+                settings[key] *= GPU_LONGER
+    return load_recipe(source, scale=int(scale), **settings)
+
+
+def is_shipped(name: str) -> bool:
+    return "-stage" not in name
+
+
+def lineage(name: str) -> list[str]:
+    """The training and those that it starts from, the first one first."""
+    init = TRAININGS[name].get("init")
+    return [*(lineage(init) if init else []), name]
