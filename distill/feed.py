@@ -1,6 +1,6 @@
 """Batches of a recipe as the loop takes them: drawn, degraded, in the student's colour.
 
-Batch k is a pure function of (seed, k); while one is learnt from, the next is made in a thread.
+Batch k is a pure function of (seed, k); while one is learnt from, the next are made in threads.
 
 bicubic  the small picture as it lies in the cache (`data.draw_batch`)
 video    one of its compressed versions, or it itself (`cache.Coding`)
@@ -11,10 +11,12 @@ blind    Real-ESRGAN's chain over HR crops (`realesrgan`), `GROUP` samples to a 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -54,23 +56,27 @@ def batches(
     start: int = 0,
     rank: int = 0,
     size: int = 1,
+    ahead: int = 1,
+    pinned: bool = False,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Small and large crops from batch number `start` on, float32 in 0..1, contiguous.
 
     Beside them what the teachers have answered, where `photos` have answers; see `make_batch`.
+
+    ahead   batches that are made while one is learnt from, each in a thread
+    pinned  in memory that a CUDA device reads by itself
     """
-    with ThreadPoolExecutor(1) as pool:
 
-        def submit(step: int) -> Future[tuple[Tensor, ...]]:
-            return pool.submit(
-                make_batch, photos, recipe, step=step, colour=colour, rank=rank, size=size
-            )
+    def make(step: int) -> tuple[Tensor, ...]:
+        batch = make_batch(photos, recipe, step=step, colour=colour, rank=rank, size=size)
+        return tuple(x.pin_memory() for x in batch) if pinned else batch
 
-        following = submit(start)
-        for step in range(start, recipe.steps):
-            ready = following.result()
-            if step + 1 < recipe.steps:
-                following = submit(step + 1)
+    with ThreadPoolExecutor(ahead) as pool:
+        steps = iter(range(start, recipe.steps))
+        coming = deque(pool.submit(make, step) for step in islice(steps, ahead))
+        while coming:
+            ready = coming.popleft().result()
+            coming.extend(pool.submit(make, step) for step in islice(steps, 1))
             yield ready
 
 

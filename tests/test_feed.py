@@ -79,7 +79,7 @@ def test_batch_k_is_the_same_wherever_one_starts(folder: Path, degradation: str 
     recipe = tiny(degradation=degradation, steps=5)
     photos = photos_for(folder, recipe)
     whole = list(batches(photos, recipe, colour="y"))
-    later = list(batches(photos, recipe, colour="y", start=3))
+    later = list(batches(photos, recipe, colour="y", start=3, ahead=4))
     assert (len(whole), len(later)) == (5, 2)
     for (a, b), (c, d) in zip(whole[3:], later, strict=True):
         assert torch.equal(a, c)

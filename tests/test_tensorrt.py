@@ -33,6 +33,14 @@ SHIPPED = ["espcn-x2", "ecbsr-m4c16-x2", "ecbsr-m4c16-x3", "ecbsr-m10c16-x4"]
 LOW, HIGH = (1, 8, 8), (4, 96, 128)  # (N, H, W) of the engines here
 
 
+@pytest.fixture(autouse=True)
+def quick_collection() -> Iterator[None]:
+    """What other tests have left alive is not looked through again by every `gc.collect`."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def cuda() -> Iterator[FakeCuda]:
     """A GPU on which nothing may be misused; what is left over each test checks for itself."""

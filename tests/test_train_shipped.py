@@ -1,0 +1,126 @@
+"""The plan of what ships: every training can be made, and the index says how each was."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgesr.errors import UsageError
+
+pytest.importorskip("torch")
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import plan
+
+    yield plan
+    sys.modules.pop("plan")
+
+
+@pytest.fixture
+def train_shipped(plan, monkeypatch):
+    import train_shipped
+
+    yield train_shipped
+    sys.modules.pop("train_shipped")
+
+
+def test_every_training_starts_from_an_earlier_one(plan):
+    seen = []
+    for name, settings in plan.TRAININGS.items():
+        assert settings.get("init") in [None, *seen]
+        seen.append(name)
+        assert plan.lineage(name)[-1] == name
+
+
+def test_recipes_are_whole_on_both_machines(plan):
+    for name in plan.TRAININGS:
+        small, large = plan.recipe_of(name), plan.recipe_of(name, gpu=True)
+        assert f"-x{small.scale}" in name
+        assert (large.batch, large.steps) == (32, 10 * small.steps)
+        assert small.digest() != large.digest()
+    assert plan.recipe_of("ecbsr-m4c16-x2-video").degradation == "video"
+    assert plan.recipe_of("fsrcnn-x2").teacher == "pisr"
+
+
+def test_what_ships_was_trained_by_stages_of_the_plan(plan, train_shipped):
+    """Or by ones that the plan had when it was trained: then it is trained again."""
+    for name, entry in train_shipped.index()["models"].items():
+        stages = entry["training"]["stages"]
+        assert sum(stage["steps"] for stage in stages) == entry["training"]["steps"]
+        assert entry["spec"]["recipe"] == stages[-1]["recipe_digest"]
+        assert name in plan.TRAININGS
+
+
+@pytest.fixture
+def plant(train_shipped, tmp_path, monkeypatch):
+    """A plan of three small trainings over two photos, and no weights yet."""
+    import cv2
+    import numpy as np
+
+    for folder in ("photos", "Set5", "weights"):
+        (tmp_path / folder).mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(3):
+        photo = cv2.resize(noise.integers(0, 256, (12, 12, 3), dtype=np.uint8), (96, 96))
+        place = "Set5" if number == 0 else "photos"
+        cv2.imwrite(str(tmp_path / place / f"{number}.png"), photo)
+    (tmp_path / "Set14").symlink_to(tmp_path / "Set5")
+    common = {"batch": 2, "patch": 16, "copies": [1.0], "compile": False, "warmup": 0}
+    trainings = {
+        "ecbsr-m4c8-x2-stage1": {**common, "steps": 2},
+        "ecbsr-m4c8-x2": {**common, "steps": 3, "init": "ecbsr-m4c8-x2-stage1"},
+        "ecbsr-m4c8-x3": {**common, "steps": 2, "init": "ecbsr-m4c8-x2"},
+    }
+    plan = sys.modules["plan"]
+    monkeypatch.setattr(plan, "TRAININGS", trainings)
+    monkeypatch.setattr(train_shipped, "TRAININGS", trainings)
+    monkeypatch.setattr(train_shipped, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return train_shipped.Plant(tmp_path / "photos", tmp_path, tmp_path / "runs", gpu=False)
+
+
+def test_trainings_stop_go_on_and_start_from_what_ships(plant, train_shipped, tmp_path, capsys):
+    spent = train_shipped.Plant(plant.photos, plant.bench, plant.runs, end=0.0, gpu=False)
+    spent.make(["ecbsr-m4c8-x2"], train=True, again=False)
+    assert plant.state_of("ecbsr-m4c8-x2-stage1")["step"] == 1
+    assert train_shipped.index()["models"] == {}
+    plant.make(["ecbsr-m4c8-x2"], train=True, again=False)
+    assert list(train_shipped.index()["models"]) == ["ecbsr-m4c8-x2"]
+    capsys.readouterr()
+    plant.make(["ecbsr-m4c8-x2"], train=True, again=False)
+    assert capsys.readouterr().out == ""  # nothing is made twice
+
+    shutil.rmtree(plant.runs)
+    plant.make(list(train_shipped.TRAININGS), train=True, again=False)
+    assert [folder.name for folder in plant.runs.iterdir()] == ["ecbsr-m4c8-x3"]
+    models = train_shipped.index()["models"]
+    assert list(models) == ["ecbsr-m4c8-x2", "ecbsr-m4c8-x3"]
+    stages = models["ecbsr-m4c8-x3"]["training"]["stages"]
+    assert [stage["name"] for stage in stages] == list(train_shipped.TRAININGS)
+    assert [stage["steps"] for stage in stages] == [2, 3, 2]
+    assert (tmp_path / "weights" / "ecbsr-m4c8-x3.onnx").is_file()
+
+
+def test_another_plan_than_the_run_folders_is_refused(plant, train_shipped):
+    assert plant.train("ecbsr-m4c8-x2-stage1")
+    train_shipped.TRAININGS["ecbsr-m4c8-x2-stage1"]["lr"] = 5e-4
+    with pytest.raises(UsageError, match="another recipe"):
+        plant.train("ecbsr-m4c8-x2-stage1")
+    with pytest.raises(SystemExit, match="other settings"):
+        plant.state_of("ecbsr-m4c8-x2-stage1")
+
+
+def test_the_same_training_gives_the_same_weights(plant, train_shipped, monkeypatch, capsys):
+    monkeypatch.setattr(train_shipped, "CHECKED", "ecbsr-m4c8-x2-stage1")
+    monkeypatch.setattr(train_shipped, "CHECK_STEPS", 3)
+    train_shipped.check(plant.photos)
+    out = capsys.readouterr().out
+    assert out.endswith("identical weights\n")
