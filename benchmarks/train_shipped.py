@@ -36,6 +36,7 @@ from safetensors.torch import load_file
 
 from edgesr.distill.data import digest_files, find_photos
 from edgesr.distill.evaluate import evaluate_model, mean_score
+from edgesr.distill.feed import said_of
 from edgesr.distill.recipe import Recipe
 from edgesr.distill.room import machine
 from edgesr.distill.run import distill
@@ -322,7 +323,7 @@ def training_facts(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, A
         "seed": stages[-1]["settings"]["seed"],
         "steps": sum(stage["steps"] for stage in stages),
         "minutes": round(sum(stage["minutes"] for stage in stages), 1),
-        "chosen_by": "best PSNR-Y on Set5 while training",
+        "chosen_by": f"best PSNR-Y on Set5{said_of(plant.recipe(name))} while training",
         "machine": machine("cuda" if plant.gpu else "cpu"),
         "stages": stages,
     }

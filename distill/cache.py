@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgesr.bicubic import downscale, imresize
+from edgesr.distill.codec import ENCODERS
 from edgesr.distill.codec_draw import CodecSettings, encode_copies
 from edgesr.distill.data import (
     CACHE_VERSION,
@@ -85,7 +86,9 @@ def load_photos(
     digest = digest_of(sources, sampling)
     key = [CACHE_VERSION, digest, scale, list(copies), patch]
     key += ["rgb"] if colour == "rgb" else []
-    key += ["coded", CODING_SEED, asdict(coding)] if coding is not None else []
+    if coding is not None:
+        encoders = {name: asdict(row) for name, row in ENCODERS.items()}
+        key += ["coded", CODING_SEED, asdict(coding), encoders]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     cache = cache_root() / "photos" / name
     if not (cache / "index.json").is_file():

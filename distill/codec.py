@@ -49,6 +49,8 @@ ENCODERS = {
         levels={"crf": (0, 51), "qp": (0, 51)},
         preset_option="preset",
         presets=_X26X,
+        # Its macroblock tree reads past the picture: what lies there would change the result.
+        options=(("x264-params", "mbtree=0"),),
     ),
     "libx265": Encoder(
         decoder="hevc",

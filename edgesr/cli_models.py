@@ -1,4 +1,4 @@
-"""The verb `models`: what is shipped, and every network that can be trained or converted."""
+"""The verb `models`: what is shipped, its cards, and every network that edgesr knows."""
 
 from __future__ import annotations
 
@@ -26,30 +26,39 @@ def models(
             show_default="2 where it is offered",
         ),
     ] = None,
+    card: Annotated[
+        str | None,
+        typer.Option(
+            "--card",
+            metavar="NAME",
+            help="All about one model: what it is, how it was trained, how good and fast it is, "
+            "and when not to use it. Markdown.",
+        ),
+    ] = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """List the models that came with this installation, and all networks that edgesr knows."""
+    from edgesr.cards import listing
     from edgesr.cli_progress import note
-    from edgesr.models import DEFAULT_MODEL, DEFAULT_SCALE, shipped
-    from edgesr.runtime.backends.choose import recall_record
+    from edgesr.models import DEFAULT_SCALE, shipped
     from edgesr.zoo import networks
 
-    def measured(model: ShippedModel) -> dict[str, float]:
-        record = recall_record(model.onnx)
-        return dict(record.ms) if record.about.get("size") == "640x360" else {}
-
-    rows = [(model, measured(model)) for model in shipped()]
-    trained = {(model.spec.network, model.spec.scale): model.name for model, _ in rows}
+    if card is not None:
+        _show_card(card, scale=scale, json_=json_)
+        return
+    rows = [(model, _measured(model)) for model in shipped()]
+    trained: dict[tuple[str, int], str] = {}
+    for model, _ in rows:  # of a network that was trained in several ways, the first is named
+        trained.setdefault((model.spec.network, model.spec.scale), model.name)
     facts = networks()
     offered = sorted({f.scale for f in facts})
     if scale is not None and scale not in offered:
         raise UsageError(
             f"no network is offered at scale {scale}: there is {', '.join(map(str, offered))}"
         )
-    default = f"{DEFAULT_MODEL}-x{DEFAULT_SCALE}"
+    listed = [listing(model, here=ms) for model, ms in rows]
     if json_:
-        listed = [_model_facts(m, ms, default=m.name == default) for m, ms in rows]
         known = [
             f.to_dict() | {"shipped": trained.get((f.name, f.scale))}
             for f in facts
@@ -58,11 +67,12 @@ def models(
         typer.echo(json.dumps({"schema": 1, "models": listed, "networks": known}, indent=2))
         return
     heads = ["model", "scale", "parameters", "GMAC", "Set5 dB", "Set14 dB", "ms"]
-    _print_table(heads, [_model_row(m, ms, default=m.name == default) for m, ms in rows], left=1)
+    _print_table(heads, [_model_row(model) for model in listed], left=1)
     if not quiet:
         note(
-            "* the default; GMAC and ms: one 640x360 frame in; ms: measured here by "
-            "`edgesr bench`, with ~ by the project on two cores; dB: PSNR-Y"
+            "* the default, ** that of stream and bench where there is one; GMAC and ms: one "
+            "640x360 frame in; ms: measured here by `edgesr bench`, with ~ by the project on two "
+            "cores; dB: PSNR-Y"
         )
     typer.echo()
     scales: dict[str, list[int]] = {}
@@ -81,6 +91,27 @@ def models(
             "pixels, - where it is the whole picture; (lit. n): GMAC as the literature counts "
             "transposed convolutions; --scale N for another scale, --json for all of it"
         )
+
+
+def _show_card(name: str, *, scale: int | None, json_: bool) -> None:
+    from edgesr import cards
+    from edgesr.card_text import markdown
+    from edgesr.models import shipped
+
+    model = cards.find(name, scale=scale)
+    card = cards.facts(model, others=shipped(), here=_measured(model))
+    if json_:
+        typer.echo(json.dumps({"schema": cards.SCHEMA, **card}, indent=2))
+    else:
+        typer.echo(markdown(card), nl=False)
+
+
+def _measured(model: ShippedModel) -> dict[str, float]:
+    """What `edgesr bench` remembers of this machine at 640x360: "backend precision" -> ms."""
+    from edgesr.runtime.backends.choose import recall_record
+
+    record = recall_record(model.onnx)
+    return dict(record.ms) if record.about.get("size") == "640x360" else {}
 
 
 def _print_table(heads: list[str], rows: Iterable[list[str]], *, left: int) -> None:
@@ -115,38 +146,23 @@ def _network_row(
     ]
 
 
-def _model_row(model: ShippedModel, ms: dict[str, float], *, default: bool) -> list[str]:
+def _model_row(model: dict[str, Any]) -> list[str]:
+    """Of what `listing` says."""
+
     def db(name: str) -> str:
-        value = model.spec.metrics.get(name, {}).get("psnr_y")
+        value = model["metrics"].get(name, {}).get("psnr_y")
         return "-" if value is None else f"{value:.2f}"
 
-    macs, count = model.macs_640x360, model.deployed_parameters
-    best = min((ms or model.speed).items(), key=lambda item: item[1], default=None)
+    macs, count = model["macs_640x360"], model["parameters"]["deployed"]
+    here, project = model["ms_640x360_here"], model["ms_640x360_project"]
+    best = min((here or project).items(), key=lambda item: item[1], default=None)
+    mark = " *" if model["default"] else " **" if model["default_of_stream"] else ""
     return [
-        model.name + (" *" if default else ""),
-        f"x{model.spec.scale}",
+        model["name"] + mark,
+        f"x{model['scale']}",
         "-" if count is None else f"{count:,}",
         "-" if macs is None else f"{macs / 1e9:.2f}",
         db("Set5"),
         db("Set14"),
-        "-" if best is None else f"{'' if ms else '~'}{best[1]:.1f} {best[0]}",
+        "-" if best is None else f"{'' if here else '~'}{best[1]:.1f} {best[0]}",
     ]
-
-
-def _model_facts(model: ShippedModel, ms: dict[str, float], *, default: bool) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "scale": model.spec.scale,
-        "default": default,
-        "parameters": {
-            "training": model.training_parameters,
-            "deployed": model.deployed_parameters,
-        },
-        "macs_640x360": model.macs_640x360,
-        "metrics": {name: dict(values) for name, values in model.spec.metrics.items()},
-        "terms": model.spec.terms,
-        "ms_640x360_here": ms,
-        "ms_640x360_project": dict(model.speed),
-        "onnx": str(model.onnx),
-        "checkpoint": None if model.checkpoint is None else str(model.checkpoint),
-    }

@@ -178,7 +178,9 @@ def test_models_tells_which_networks_have_weights(capsys: Captured) -> None:
     shipped = {(n["name"], n["scale"]): n["shipped"] for n in values["networks"]}
     assert shipped["espcn", 2] == "espcn-x2"
     assert shipped["fsrcnn", 2] is None
-    assert {name for name in shipped.values() if name} == {m["name"] for m in values["models"]}
+    names = {name for name in shipped.values() if name}
+    assert names <= {m["name"] for m in values["models"]}  # of two trainings one is named
+    assert len(names) >= 9
 
 
 def test_models_at_one_scale(zoo: Path, capsys: Captured) -> None:
