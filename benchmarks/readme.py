@@ -43,6 +43,8 @@ def main() -> None:
     text = fill(text, "table", speed_table(speed, quality))
     text = fill(text, "quality", quality_table(quality))
     text = fill(text, "networks", network_list(networks()))
+    taught = json.loads((RESULTS / "distillation.json").read_text())
+    text = fill(text, "teachers", teacher_table(taught))
     (ROOT / "README.md").write_text(text)
 
 
@@ -102,6 +104,34 @@ def quality_table(quality: dict[str, Any]) -> str:
         name = row["name"].removesuffix(f"-x{row['scale']}")
         lines.append(f"| {name} | {row['scale']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def teacher_table(taught: dict[str, Any]) -> str:
+    """A row for each student: PSNR-Y on Set5 alone, and what each teacher added to it."""
+    heads = [f"{name}, {teacher_note(known)}" for name, known in taught["teachers"].items()]
+    rows: dict[str, list[str]] = {}
+    for row in taught["rows"]:
+        of_set = row["sets"]["Set5"]
+        if row["teacher"] == "none":
+            rows[row["student"]] = [f"{of_set['psnr_y']['mean']:.2f}"]
+        else:
+            gain = of_set["gain"]
+            rows[row["student"]].append(f"{gain['mean']:+.2f} ± {gain['stdev']:.2f}")
+    return (
+        f"In {taught['steps']:,} steps at x{taught['scale']}, PSNR-Y on Set5, mean and spread of "
+        f"{len(taught['seeds'])} seeds\n([distillation.json](benchmarks/results/distillation.json) "
+        "has Set14 too):\n\n"
+        + f"| student | alone | {' | '.join(heads)} |\n"
+        + f"| --- | ---: |{' ---: |' * len(heads)}\n"
+        + "".join(f"| {student} | {' | '.join(cells)} |\n" for student, cells in rows.items())
+    )
+
+
+def teacher_note(known: dict[str, Any]) -> str:
+    if "psnr_y" not in known:
+        return f"which sees {known['sees']}"
+    small = "small, " if "config" in known else ""
+    return f"{small}{known['psnr_y']['Set5']:.1f} dB"
 
 
 def network_list(facts: list[NetworkFacts]) -> str:
