@@ -9,6 +9,7 @@ named). Everything is made for two CPU cores; on a GPU the same trainings get `O
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from edgesr.distill.recipe import Recipe, load_recipe
@@ -45,16 +46,26 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "lr": 5e-4,
         "init": "ecbsr-m4c16-x2-stage4",
     },
-    "fsrcnn-x2": {
+    "fsrcnn-x2-stage1": {
         "recipe": "pisr",
         "student": "fsrcnn-pisr",
-        "steps": 60_000,
-        "teacher_steps": 20_000,
+        "steps": 6_000,
+        "teacher_steps": 4_000,
         "patch": 24,
         "copies": [1.0, 0.5],
-        "lr": 4e-3,
-        "warmup": 500,
+        "lr": 6e-3,
+        "warmup": 200,
         "ema": 0.999,
+        "precision": "bf16",
+    },
+    "fsrcnn-x2": {
+        **MSE,
+        "student": "fsrcnn-pisr",
+        "steps": 60_000,
+        "batch": 16,
+        "patch": 24,
+        "lr": 4e-3,
+        "init": "fsrcnn-x2-stage1",
     },
     "ecbsr-m10c16-x2-stage1": {"steps": 60_000},
     "ecbsr-m10c16-x2": {**MSE, "steps": 24_000, "lr": 4e-4, "init": "ecbsr-m10c16-x2-stage1"},
@@ -90,7 +101,7 @@ GPU_LONGER = 10  # times as many steps
 
 
 def recipe_of(name: str, *, gpu: bool = False) -> Recipe:
-    family, scale, *_ = re.split(r"-x(\d+)", name)
+    family, scale, _ = parts_of(name)
     settings = {"student": family, "compile": True, **TRAININGS[name]}
     source = settings.pop("recipe", "bicubic")
     if gpu:
@@ -99,6 +110,23 @@ def recipe_of(name: str, *, gpu: bool = False) -> Recipe:
             if key in settings:
                 settings[key] *= GPU_LONGER
     return load_recipe(source, scale=int(scale), **settings)
+
+
+def parts_of(name: str) -> tuple[str, str, str]:
+    """ "ecbsr-m4c16-x2-video" -> ("ecbsr-m4c16", "2", "-video")."""
+    family, scale, rest = re.split(r"-x(\d+)", name)
+    return family, scale, rest
+
+
+def as_listed(names: Iterable[str]) -> list[str]:
+    """In the order of the index: by family as the plan has them, the plain ones first, by scale."""
+    families = [parts_of(name)[0] for name in TRAININGS]
+
+    def place(name: str) -> tuple[int, str, str]:
+        family, scale, rest = parts_of(name)
+        return families.index(family), rest, scale
+
+    return sorted(names, key=place)
 
 
 def is_shipped(name: str) -> bool:

@@ -70,7 +70,7 @@ def speed_table(speed: dict[str, Any], quality: dict[str, Any]) -> str:
         if "fps" not in row:
             lines.append(f"| {label} | {row.get('absent', 'broken')} | | |")
             continue
-        score = psnr.get(PICTURE.get(name, (f"{name}-x2", "openvino bf16, uint8 in and out")))
+        score = psnr.get(PICTURE.get(name, (at_x2(name), "openvino bf16, uint8 in and out")))
         fps = row["loop_fps" if row["cut_clip"] else "fps"]["median"]
         decibel = "" if score is None else f"{score:.2f}"
         mark = "¹" if row["cut_clip"] else ""
@@ -89,6 +89,11 @@ def speed_table(speed: dict[str, Any], quality: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def at_x2(family: str) -> str:
+    """Full name of a model: "ecbsr-m4c16-video" -> "ecbsr-m4c16-x2-video"."""
+    return re.sub(r"(-video)?$", r"-x2\1", family, count=1)
+
+
 def quality_table(quality: dict[str, Any]) -> str:
     """Set5 and Set14 at all scales: bicubic and every shipped model in ONNX Runtime fp32."""
     rows = [
@@ -101,7 +106,7 @@ def quality_table(quality: dict[str, Any]) -> str:
         cells = [
             f"{row[name]['psnr_y']:.2f} / {row[name]['ssim_y']:.4f}" for name in quality["sets"]
         ]
-        name = row["name"].removesuffix(f"-x{row['scale']}")
+        name = row["name"].replace(f"-x{row['scale']}", "", 1)
         lines.append(f"| {name} | {row['scale']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from plan import TRAININGS, is_shipped, lineage, recipe_of
+from plan import TRAININGS, as_listed, is_shipped, lineage, recipe_of
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -257,9 +257,11 @@ def ship(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:
         },
         "training": training_facts(name, plant, data),
     }
-    models = index()["models"] | {name: entry}
-    ordered = {known: models[known] for known in TRAININGS if known in models}
-    write_index({"schema": 1, "models": ordered})
+    models = index()["models"]
+    if "speed" in models.get(name, {}):  # the weights are others, the network is the same
+        entry["speed"] = models[name]["speed"]
+    models[name] = entry
+    write_index({"schema": 1, "models": {known: models[known] for known in as_listed(models)}})
     return entry
 
 

@@ -12,11 +12,18 @@ if TYPE_CHECKING:
     from edgesr.runtime.stats import Stats
 
 DEFAULT_MODEL = "ecbsr-m4c16"  # as in edgesr.models, which `--help` does not import
+DEFAULT_STREAM_MODEL = "ecbsr-m4c16-video"
 
-ModelName = Annotated[
-    str,
+_MODEL_HELP = "A name of `edgesr models`, or an .onnx or OpenVINO .xml file."
+
+ModelName = Annotated[str, typer.Option("--model", "-m", help=_MODEL_HELP)]
+StreamModelName = Annotated[
+    str | None,
     typer.Option(
-        "--model", "-m", help="A name of `edgesr models`, or an .onnx or OpenVINO .xml file."
+        "--model",
+        "-m",
+        help=_MODEL_HELP,
+        show_default=f"{DEFAULT_STREAM_MODEL}; {DEFAULT_MODEL} at scales that it has not",
     ),
 ]
 Scale = Annotated[
@@ -53,7 +60,7 @@ def stream(
     output: Annotated[
         Path, typer.Argument(metavar="OUT", help="What to write; its suffix says which container.")
     ],
-    model: ModelName = DEFAULT_MODEL,
+    model: StreamModelName = None,
     scale: Scale = None,
     backend: Backend = "auto",
     precision: Precision = "auto",
@@ -170,7 +177,7 @@ def image(
 
 
 def bench(
-    model: ModelName = DEFAULT_MODEL,
+    model: StreamModelName = None,
     scale: Scale = None,
     size: Annotated[
         str, typer.Option("--size", metavar="WxH", help="Of the clip that is made up.")

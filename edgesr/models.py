@@ -24,7 +24,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from edgesr.sidecar import PARTS, load_sidecar
 from edgesr.spec import METADATA_KEY, ModelSpec
 
 DEFAULT_MODEL = "ecbsr-m4c16"  # by name and the same on every machine, never chosen by speed
+DEFAULT_STREAM_MODEL = f"{DEFAULT_MODEL}-video"  # of stream and bench, at the scales that ship
 DEFAULT_SCALE = 2
 INDEX_SCHEMA = 1
 
@@ -43,7 +44,8 @@ INDEX_SCHEMA = 1
 class Model:
     """A deployable on disk and its facts.
 
-    note    one line for the user where the facts were probed: what the file was taken for
+    note    one line for the user: what a file without facts was taken for, or that the default
+            is not there at this scale and which model is taken
     """
 
     path: Path
@@ -131,6 +133,27 @@ def resolve(model: str, *, scale: int | None = None, folder: Path | None = None)
             + ", ".join(f"--scale {s}" for s in sorted(scales))
         )
     return load_file(scales[wanted].onnx)
+
+
+def resolve_for_stream(
+    model: str | None, *, scale: int | None = None, folder: Path | None = None
+) -> Model:
+    """What `stream` and `bench` run: `resolve`, or their default where no model is named.
+
+    That is DEFAULT_STREAM_MODEL, trained on compressed video, where it is shipped at the scale,
+    else DEFAULT_MODEL, with a note when the former is shipped at other scales.
+    """
+    if model is not None:
+        return resolve(model, scale=scale, folder=folder)
+    scales = {m.spec.scale for m in shipped(folder=folder) if m.family == DEFAULT_STREAM_MODEL}
+    wanted = scale or DEFAULT_SCALE
+    if wanted in scales:
+        return resolve(DEFAULT_STREAM_MODEL, scale=wanted, folder=folder)
+    plain = resolve(DEFAULT_MODEL, scale=wanted, folder=folder)
+    if not scales:
+        return plain
+    note = f"{DEFAULT_STREAM_MODEL} has no scale {wanted}: {plain.spec.name} is taken"
+    return replace(plain, note=note)
 
 
 def load_file(path: Path) -> Model:

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgesr.errors import BackendError, MediaError, UsageError
 from edgesr.metrics import psnr
-from edgesr.models import DEFAULT_MODEL, Model, resolve
+from edgesr.models import Model, resolve_for_stream
 from edgesr.runtime.backends import Session, open_session
 from edgesr.runtime.backends.choose import Choice, refusals, remember, ways
 from edgesr.runtime.backends.machine import PACKAGES, version
@@ -41,7 +41,7 @@ MADE_UP_SECONDS = 5.0
 
 
 def bench(
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     *,
     scale: int | None = None,
     size: str = "640x360",
@@ -57,6 +57,7 @@ def bench(
 ) -> BenchReport:
     """Measure a model on this machine.
 
+    model     None: what `stream` takes by default
     size      "640x360": of the clip that is made up; not used when `input` is given
     input     a video, taken whole, instead of the made-up clip
     backend, precision   "auto": measure all that there are; device: as in `open_session`
@@ -71,7 +72,7 @@ def bench(
     say = on_note or _ignore
     if seconds <= 0 or (fps is not None and fps <= 0):
         raise UsageError("seconds and fps must be above 0")
-    found = resolve(model, scale=scale)
+    found = resolve_for_stream(model, scale=scale)
     if found.note is not None:
         say(found.note)
     words = {"backend": backend, "precision": precision}

@@ -13,7 +13,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from edgesr.errors import Interrupted, MediaError, UsageError
-from edgesr.models import DEFAULT_MODEL, Model, resolve
+from edgesr.models import Model, resolve_for_stream
 from edgesr.runtime.partfile import PartFile
 from edgesr.runtime.pipeline import Abandoned, run
 from edgesr.runtime.progress import Progress, Watch
@@ -36,7 +36,7 @@ def stream(
     input: str | Path,
     output: str | Path,
     *,
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     scale: int | None = None,
     backend: str = "auto",
     precision: str = "auto",
@@ -57,8 +57,10 @@ def stream(
     """Upscale a video file: every frame at its time, sound and subtitles copied.
 
     input, output  paths; the container follows from the suffix of `output`
-    model          a name of `edgesr models`, or the path of an .onnx file
-    scale          None: what the model does
+    model          a name of `edgesr models`, or the path of an .onnx file; None: the default,
+                   trained on compressed video where that is shipped at the scale
+                   (`edgesr.models.resolve_for_stream`)
+    scale          None: what the model does, 2 for the default
     backend        "auto", "ort", "openvino", "tensorrt", "ort-tensorrt"
     precision      "auto", "fp32", "bf16", "fp16", "int8"; auto is never less than the file's own
                    for a video of more than 8 bits
@@ -71,7 +73,8 @@ def stream(
     stats          write the statistics to this .json file too; an older .json file is replaced
     progress       called about ten times a second, in the calling thread, and once at the end
     on_warning     called with each warning (one line) in the calling thread; the Stats keep them
-    on_note        called with what was found out of a model that carries no facts
+    on_note        called with what was found out of a model that carries no facts, or with which
+                   model stands in for the default
     cancel         set it, from any thread, to stop early
 
     Returns what was done and how fast. Raises UsageError, ModelError, MediaError, BackendError or
@@ -94,7 +97,7 @@ def stream(
             reader = opened.enter_context(VideoReader(source, strict=strict))
             watch.follow(reader.warnings)
             watch.total = reader.frame_count
-            found = resolve(model, scale=scale)
+            found = resolve_for_stream(model, scale=scale)
             if found.note is not None and on_note is not None:
                 on_note(found.note)
             writer = VideoWriter(

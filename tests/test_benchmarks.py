@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from edgesr.bicubic import downscale
+from edgesr.distill.evaluate import evaluate_model
+from edgesr.metrics import psnr
+from edgesr.models import resolve
 from edgesr.runtime.clip import lumas, make_clip
 
 pytest.importorskip("onnxruntime")
@@ -105,6 +110,96 @@ def test_quality_of_two_pictures(tmp_path, script):
     assert "memory" in quality.show(rows)
 
 
+@pytest.fixture(scope="module")
+def texture(tmp_path_factory):
+    """A clip of moving detail: the made-up one is too smooth to tell methods apart."""
+    rng = np.random.default_rng(0)
+    wide = cv2.GaussianBlur(rng.uniform(0, 255, (120, 160)).astype(np.float32), (0, 0), 1.2)
+    wide = cv2.normalize(wide, None, 30, 220, cv2.NORM_MINMAX).astype(np.uint8)
+    path = tmp_path_factory.mktemp("video") / "texture.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for shift in range(4):
+            luma = np.full((144, 128), 128, np.uint8)
+            luma[:96] = wide[shift : shift + 96, 3 * shift : 3 * shift + 128]
+            frame = av.VideoFrame.from_ndarray(luma, format="yuv420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_video_scores_all_methods_on_the_same_pictures(texture, tmp_path, script):
+    video, report = script("video"), script("video_report")
+    plain = resolve("ecbsr-m4c16-x2")
+    twin = shutil.copy(plain.path, tmp_path / "ecbsr-m4c16-x2-video.onnx")
+    models = video.find_models(["ecbsr-m4c16", str(twin)], scale=2)
+    pictures = tmp_path / "pictures"
+    result = video.measure([texture], models, scale=2, frames=3, crfs=(18, 33), pictures=pictures)
+    assert result["clips"][0]["used"] == {"frames": 3, "width": 128, "height": 96}
+    names = ["bicubic", "lanczos", "ecbsr-m4c16-x2", "ecbsr-m4c16-x2-video"]
+    assert [row["name"] for row in result["rows"]] == names * 2
+    found = report.means(result["rows"])
+    for crf in ("18", "33"):
+        assert found["ecbsr-m4c16-x2"][crf] == found["ecbsr-m4c16-x2-video"][crf]
+    assert found["lanczos"]["18"]["psnr_y"] > found["lanczos"]["33"]["psnr_y"] + 1
+    assert found["ecbsr-m4c16-x2"]["18"]["psnr_y"] > found["lanczos"]["18"]["psnr_y"] + 0.5
+    assert found["lanczos"]["all"]["flicker"] > 0
+    shown = cv2.imread(str(pictures / "texture-crf33.png"))
+    assert shown.shape == (96 * 2 + report.LABEL, 4 * (128 * 2 + report.GAP), 3)
+    told = report.claims(found, worst=33)
+    assert list(told.values())[-1] is True  # its twin is not below it
+    text = report.show(result | {"means": found, "claims": told})
+    assert "ecbsr-m4c16-x2-video >= lanczos + 0.1 dB at CRF 33: " in text
+
+
+def test_video_scores_are_those_of_eval(texture, script):
+    """The same clip without a codec, by `edgesr eval`'s own path."""
+    video = script("video")
+    footage = video.load(texture, scale=2, frames=3)
+    lumas = video.bicubic([video.luma_only(small) for small in footage.smalls], scale=2)
+    expected = evaluate_model("ecbsr-m4c16-x2", texture, backend="ort", frames=3).bicubic[0]
+    figures = video.score(lumas, footage.truths, border=2)
+    for key, decimals in (("psnr_y", 3), ("ssim_y", 4), ("flicker", 3)):
+        assert figures[key] == round(getattr(expected, key), decimals)
+
+
+def test_lanczos_of_video_is_where_opencv_has_it(texture, script):
+    video = script("video")
+    small = video.luma_only(video.load(texture, scale=2, frames=1).smalls[0])
+    (ours,) = video.lanczos([small], scale=2)
+    theirs = cv2.resize(small.planes[0], None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4)
+    assert psnr(ours[8:-8, 8:-8], theirs[8:-8, 8:-8]) > 35
+    assert psnr(ours[8:-8, 9:-7], theirs[8:-8, 8:-8]) < 30  # half a small pixel beside it
+
+
+def test_a_wide_clip_is_halved(texture, script, monkeypatch):
+    video = script("video")
+    monkeypatch.setattr(video, "WIDEST", 100)
+    footage = video.load(texture, scale=2, frames=1)
+    assert footage.facts["used"] == {"frames": 1, "width": 64, "height": 48}
+    whole = next(iter(video.read_frames(texture))).planes[0]
+    assert np.array_equal(footage.truths[0], downscale(whole, 2))
+
+
+def test_claims_of_video(script):
+    claims = script("video_report").claims
+
+    def row(psnr_y, flicker):
+        return {"psnr_y": psnr_y, "ssim_y": 0.9, "flicker": flicker}
+
+    found = {
+        "lanczos": {"all": row(30.0, 2.0), "33": row(28.0, 2.0)},
+        "a-x2": {"all": row(30.5, 2.1), "33": row(28.0, 2.2)},
+        "a-x2-video": {"all": row(30.3, 2.0), "33": row(28.09, 2.0)},
+    }
+    assert list(claims(found, worst=33).values()) == [True, False, True, False]
+    found["a-x2-video"] = {"all": row(30.299, 2.001)}
+    assert list(claims(found, worst=33).values()) == [False, None, False, False]
+    del found["a-x2-video"]
+    assert list(claims(found, worst=33).values()) == [None] * 4
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_committed_results_keep_their_schema(path, script):
     text = path.read_text(encoding="utf-8")
@@ -138,9 +233,32 @@ def test_committed_results_keep_their_schema(path, script):
             ran = [way for way in row["candidates"] if way["error"] is None]
             assert {"fp32", "fp16", "int8"} <= {way["precision"] for way in ran}
             assert all(way["ms"] and way["size_bytes"] for way in ran)
+        elif path.stem == "video":
+            assert row["name"] in result["methods"]
+            assert (row["psnr_y"] > 15, 0 < row["ssim_y"] < 1, row["flicker"] > 0) == (True,) * 3
         else:
             raise AssertionError(f"no rule for {path.name}")
 
 
+def test_means_and_claims_of_video_follow_from_its_rows(script):
+    video, report = script("video"), script("video_report")
+    result = json.loads((BENCHMARKS / "results" / "video.json").read_text(encoding="utf-8"))
+    rows = [row for row in result["rows"] if "absent" not in row]
+    assert len(rows) == len(result["methods"]) * len(result["clips"]) * len(video.CRFS)
+    assert len(result["clips"]) >= 5
+    assert report.means(rows) == result["means"]
+    assert report.claims(result["means"], worst=max(video.CRFS)) == result["claims"]
+
+
 def test_results_are_committed():
-    assert {"stream", "quality"} <= {path.stem for path in RESULTS}
+    assert {"stream", "quality", "video"} <= {path.stem for path in RESULTS}
+
+
+def test_readme_says_what_the_results_say(script, tmp_path, monkeypatch):
+    readme = script("readme")
+    written = (readme.ROOT / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text(written, encoding="utf-8")
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    readme.main()
+    again = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert again == written, "run `python benchmarks/readme.py`"

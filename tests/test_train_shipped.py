@@ -47,7 +47,7 @@ def test_recipes_are_whole_on_both_machines(plan):
         assert (large.batch, large.steps) == (32, 10 * small.steps)
         assert small.digest() != large.digest()
     assert plan.recipe_of("ecbsr-m4c16-x2-video").degradation == "video"
-    assert plan.recipe_of("fsrcnn-x2").teacher == "pisr"
+    assert plan.recipe_of("fsrcnn-x2-stage1").teacher == "pisr"
 
 
 def test_what_ships_was_trained_by_stages_of_the_plan(plan, train_shipped):
