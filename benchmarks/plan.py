@@ -35,9 +35,10 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "ecbsr-m4c16-x2-stage4": {**MSE, "steps": 80_000, "lr": 4e-4, "init": "ecbsr-m4c16-x2-stage3"},
     "ecbsr-m4c16-x2": {
         **MSE,
-        "steps": 30_000,
-        "batch": 32,
-        "lr": 2e-4,
+        "full_range": 0.0,
+        "steps": 20_000,
+        "batch": 24,
+        "lr": 3e-4,
         "init": "ecbsr-m4c16-x2-stage4",
     },
     "ecbsr-m4c16-x2-video": {
