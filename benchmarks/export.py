@@ -180,7 +180,7 @@ def one(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         calibration=calibration.about,
     )
     found = {"name": name, "weights": weights, "made": said, **report.to_dict()}
-    for fact in ("schema", "machine", "versions", "origin", "repair"):
+    for fact in ("schema", "machine", "versions", "origin", "repairs"):
         found.pop(fact)  # in the head of the file, or in `made`
     if weights == "random":
         for row in found["candidates"]:

@@ -33,10 +33,10 @@ def export(
     ] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="ONNX whose graph is float16.")] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="ONNX in INT8 for CPUs, within --max-drop.")
+        bool, typer.Option("--int8", help="ONNX in INT8, a file for each CPU runtime here.")
     ] = False,
     openvino: Annotated[
-        bool, typer.Option("--openvino", help="OpenVINO's .xml and .bin; with --int8 by NNCF.")
+        bool, typer.Option("--openvino", help="OpenVINO's .xml and .bin; with --int8 in INT8.")
     ] = False,
     trt: Annotated[
         list[str] | None,
@@ -91,7 +91,7 @@ def export(
             "--out",
             metavar="PATH",
             show_default="<name>...",
-            help="A file; of several forms a folder, or the start of their names.",
+            help="A file, the start of several names, or a folder: DIR/ is made.",
         ),
     ] = None,
     overwrite: Annotated[
@@ -135,7 +135,8 @@ def export(
         evaluation=eval_,
         max_drop=max_drop,
         qat=qat,
-        out=_out(out),
+        out=None if out is None else Path(out).expanduser(),
+        folder=out is not None and out.endswith("/"),  # a Path forgets it
         overwrite=overwrite,
         require_engine=require_engine,
     )
@@ -148,10 +149,10 @@ def export(
                 on_note=meter.note,
             )
         except ExportRefused as error:
-            first, _, _ = str(error).partition(". Tried:")
-            for line in error.log.lines():
-                meter.keep(line)
-            raise EdgesrError(first) from error
+            for log in (*error.earlier, error.log):
+                for line in log.lines():
+                    meter.keep(line)
+            raise EdgesrError(error.reason) from error
     if json_:
         typer.echo(json.dumps(done.to_dict(), indent=2))
     elif not quiet:
@@ -164,12 +165,14 @@ def _lines(done: Outcome) -> list[str]:
     lines = done.report.lines() if done.report.measured else []
     for artefact in done.artefacts:
         lines.append(f"{artefact.path}: {artefact.form.name}, {artefact.size_bytes / 1024:.0f} KiB")
+    lines += [f"no {form.name}: {why}" for form, why in done.refused.items()]
     if done.source.difference is not None and not done.report.measured:
         lines.append(f"against torch: {done.source.difference}")
+    commands: list[str] = []
     for engine in done.engines:
         if engine["engine"] is None:
-            lines += [f"no engine was built here: {engine['why']}", *engine["commands"]]
-    return list(dict.fromkeys(lines))  # what two engines say alike is said once
+            commands += [f"no engine was built here: {engine['why']}", *engine["commands"]]
+    return [*lines, *dict.fromkeys(commands)]  # what two engines say alike is said once
 
 
 def _pairs(folder: Path, spec: Any) -> dict[str, list[Any]]:
@@ -200,13 +203,6 @@ def _show_targets(*, json_: bool) -> None:
     for target in found:
         state = target.how if target.why_not is None else f"no: {target.why_not}"
         typer.echo(f"{target.option.ljust(width)}  {state}")
-
-
-def _out(text: str | None) -> Path | None:
-    """A Path forgets a slash at the end, which says that a folder is meant."""
-    if text is not None and text.endswith("/") and not Path(text).is_dir():
-        raise UsageError(f"--out {text}: there is no such folder")
-    return None if text is None else Path(text).expanduser()
 
 
 def _size(text: str | None, option: str) -> tuple[int, int] | None:

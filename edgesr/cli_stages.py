@@ -19,7 +19,7 @@ class StageMeter:
     def __init__(self, title: str, *, quiet: bool) -> None:
         self._title, self._quiet = title, quiet
         self._status: Any = None
-        self._line = ""
+        self._line, self._left = "", ""
         self._said = time.monotonic()
 
     def __enter__(self) -> StageMeter:
@@ -48,18 +48,18 @@ class StageMeter:
             self._status.stop()
 
     def stage(self, stage: Stage) -> None:
-        left = "" if stage.left is None else f", about {clock(stage.left)} left"
+        self._left = "" if stage.left is None else f", about {clock(stage.left)} left"
         self._line = f"{stage.number}/{stage.total} {stage.name}"
         if self._status is not None:
-            self._status.update(self._task, description=f"{self._line}{left}")
+            self._status.update(self._task, description=f"{self._line}{self._left}")
         elif not self._quiet and stage.number > 1:  # a model that is not there is one line
-            note(f"{self._title}: {self._line} ({clock(stage.elapsed)}{left})")
+            note(f"{self._title}: {self._line} ({clock(stage.elapsed)}{self._left})")
             self._said = time.monotonic()
 
     def note(self, line: str) -> None:
         """What goes on inside a stage: on a terminal it stands until the next, else now and then"""
         if self._status is not None:
-            self._status.update(self._task, description=f"{self._line}: {line}")
+            self._status.update(self._task, description=f"{self._line}{self._left}: {line}")
         elif not self._quiet and time.monotonic() >= self._said + LINE_EVERY:
             note(f"{self._title}: {line}")
             self._said = time.monotonic()

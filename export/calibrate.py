@@ -30,6 +30,9 @@ from edgesr.spec import ModelSpec
 Array = np.ndarray[Any, Any]
 
 VERSION = 1
+CROP, SMALL_CROP = 128, 64
+DEEP = 32
+"""Convolutions above which crops are small."""
 FLAT = 1.0 / 255.0
 BINS = 16
 CLIPS = (
@@ -57,7 +60,7 @@ class Calibration:
 
 
 def collect(
-    paths: Sequence[Path], *, spec: ModelSpec, frames: int = 32, size: int = 128, seed: int = 0
+    paths: Sequence[Path], *, spec: ModelSpec, frames: int = 32, size: int = CROP, seed: int = 0
 ) -> Calibration:
     """Calibration pictures from images, folders of images, and videos.
 
@@ -93,6 +96,15 @@ def collect(
         )
     _save(made, cache)
     return made
+
+
+def crop_side(layers: Sequence[str]) -> int:
+    """Side of the crops in pixels, by the names of the network's convolutions.
+
+    Ranges and weights of a deep network are found on a quarter of the pixels: they are taken from
+    each of its values, picture by picture, which are minutes at full size.
+    """
+    return SMALL_CROP if len(layers) > DEEP else CROP
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

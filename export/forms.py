@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from edgesr.errors import BackendError, EdgesrError
-from edgesr.export.candidates import Candidate
+from edgesr.errors import BackendError
+from edgesr.export.eight import EightBits
 from edgesr.export.ends import BYTES, of_size, with_bytes
 from edgesr.export.fp16 import overflowing, to_fp16
-from edgesr.export.measure import measure
-from edgesr.export.plan import Form, Wish
-from edgesr.export.quantize import Scheme, convolutions, quantize
+from edgesr.export.measure import SMALL
+from edgesr.export.plan import FOR_CPUS, Form, Wish
+from edgesr.export.quantize import Flavour, Scheme
+from edgesr.export.repairlog import ExportRefused
 from edgesr.export.verify import check_inputs
-from edgesr.runtime.backends import Size
 from edgesr.runtime.backends.engine_options import EngineOptions, engine_options
 from edgesr.runtime.upscale import padded
 from edgesr.spec import ModelSpec
 
 if TYPE_CHECKING:
     from edgesr.export.calibrate import Calibration
-    from edgesr.export.quality import Pair
     from edgesr.export.repairlog import Log
     from edgesr.export.source import Source
 
-SMALL: Size = (64, 64)
-"""(H, W) where only numbers are asked for, not times."""
+
+FLOAT32 = Form("onnx", "fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +43,18 @@ class Made:
     """
 
     files: list[Path]
-    log: Log | None = None
     shown: dict[str, Path] = dataclasses.field(default_factory=dict)
     engine: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Maker:
-    """Makes forms of one source."""
+    """Makes forms of one source. eight: its INT8 graphs; None where none was asked for."""
 
     wish: Wish
     source: Source
     calibration: Calibration | None
-    evaluation: Mapping[str, Sequence[Pair]]
+    eight: EightBits | None
     on_note: Callable[[str], None]
 
     def make(self, form: Form, path: Path) -> Made:
@@ -65,11 +63,11 @@ class Maker:
             return self._tensorrt(form, path)
         if form.kind == "openvino":
             return self._openvino(form, path)
-        graph, log = self.source.graph, None
+        graph = self.source.graph
         if form.precision == "fp16":
             graph = self._half()
         elif form.precision == "int8":
-            graph, log = self._eight_bit("ort")
+            graph, _ = self._eight_bit("openvino" if form.runtime else "ort")
         spec = self.source.spec.replace(precision=form.precision)
         if self.wish.size is not None:
             graph = of_size(graph, spec, self.wish.size)
@@ -77,7 +75,7 @@ class Maker:
         if self.wish.io == "uint8":
             graph = with_bytes(graph, spec)
         save(path, graph)
-        return Made(files=[path], log=log)
+        return Made(files=[path])
 
     def _half(self) -> onnx.ModelProto:
         """fp16, with what would overflow in float32."""
@@ -97,24 +95,14 @@ class Maker:
             )
         return to_fp16(self.source.graph, spec, keep_float=keep)
 
-    def _eight_bit(self, flavour: Any) -> tuple[onnx.ModelProto, Log]:
-        from edgesr.export.repair import repaired
-
-        assert self.calibration is not None  # `plan.check` saw to it
-        return repaired(
-            self.source,
-            self.calibration,
-            flavour=flavour,
-            max_drop=self.wish.max_drop,
-            qat=self.wish.qat,
-            evaluation=self.evaluation,
-            on_note=self.on_note,
-        )
+    def _eight_bit(self, flavour: Flavour) -> tuple[onnx.ModelProto, Log]:
+        assert self.eight is not None  # `plan.check` saw to it
+        return self.eight.made(flavour)
 
     def _openvino(self, form: Form, path: Path) -> Made:
-        """An IR (.xml, .bin, .json). INT8 by NNCF, its ends in float where that is needed.
+        """An IR (.xml, .bin, .json). INT8 is the Q/DQ graph for OpenVINO, or else NNCF's.
 
-        Raises EdgesrError where it still loses more than is allowed.
+        Raises ExportRefused where INT8 still loses more than is allowed.
         """
         from edgesr.export.openvino import export_openvino
 
@@ -127,39 +115,9 @@ class Maker:
         if form.precision != "int8":
             export_openvino(graph, spec, path, precision="fp32")
             return made
-        names = convolutions(self.source.graph)
-        drop = None
-        for keep in ((), (names[0], names[-1])):
-            export_openvino(
-                graph,
-                spec,
-                path,
-                precision="int8",
-                calibration=self.calibration,
-                keep_float=keep,
-            )
-            row = measure(
-                [Candidate(name="", path=path, backend="openvino", precision="int8")],
-                reference=self.source.graph,
-                spec=self.source.spec,
-                calibration=self.calibration,
-                evaluation=self.evaluation,
-                size=spec.fixed_size or SMALL,
-                threads=(1,),
-                rounds=1,
-            )[0]
-            if row.error is not None:
-                raise EdgesrError(f"OpenVINO int8 cannot be run here: {row.error}")
-            drop = row.likely_drop
-            what = "first and last convolution in float" if keep else "all in int8"
-            self.on_note(f"openvino int8, {what}: {drop:.3f} dB lost")
-            if row.within(wish.max_drop):
-                return made
-        raise EdgesrError(
-            f"OpenVINO int8 loses {drop:.3f} dB, {wish.max_drop:g} are allowed (--max-drop): "
-            "nothing was written; --int8 without --openvino is repaired layer by layer, and "
-            "OpenVINO runs that file too"
-        )
+        assert self.eight is not None
+        self.eight.write_ir(graph, spec, path)
+        return made
 
     def _tensorrt(self, form: Form, path: Path) -> Made:
         """Typed graphs beside `path`, and the engine where one can be built."""
@@ -169,24 +127,24 @@ class Maker:
         graph, spec = source.graph, source.spec
         if wish.io == "uint8" and spec.io.dtype != "uint8":
             graph, spec = with_bytes(graph, spec), spec.replace(io=BYTES)
-        logs: dict[str, Log] = {}
-        graphs: dict[str, onnx.ModelProto] = {}
 
         def quantised(flavour: Any, keep: frozenset[str]) -> onnx.ModelProto:
-            if flavour not in graphs:
-                graphs[flavour], logs[flavour] = self._eight_bit(flavour)
-            made, log = graphs[flavour], logs[flavour]
+            made, log = self._eight_bit(flavour)
             if not keep <= set(log.keep_float):
-                assert self.calibration is not None
+                assert self.eight is not None
                 scheme = Scheme(
                     flavour=flavour,
                     method=log.method,  # type: ignore[arg-type]
                     keep_float=keep | frozenset(log.keep_float),
                 )
-                made = quantize(source.graph, source.spec, self.calibration, scheme)
+                made = self.eight.quantised(scheme)
             if wish.io == "uint8":
                 made = with_bytes(made, source.spec.replace(precision="int8"))
             return made
+
+        def build(phase: str, part: float, left: float | None) -> None:
+            more = "" if left is None else f", about {left:.0f} s left"
+            self.on_note(f"engine {part:.0%}{more}: {phase}")
 
         given = self._given(form, path)
         report = export_tensorrt(
@@ -200,7 +158,7 @@ class Maker:
             quantised=quantised,
             require_engine=wish.require_engine,
             on_note=self.on_note,
-            on_progress=None,
+            on_progress=build,
         )
         if given is not None and report.engine is None:
             raise BackendError(
@@ -217,7 +175,6 @@ class Maker:
             files.remove(given)
         return Made(
             files=files,
-            log=next(iter(logs.values()), None),
             shown=shown,
             engine=report.to_dict(),
         )
@@ -231,6 +188,32 @@ class Maker:
         copy = path.with_name(f"{path.name if named else source.path.stem}.onnx")
         shutil.copyfile(source.path, copy)
         return copy
+
+
+def make_all(
+    maker: Maker, paths: Sequence[Path], folder: Path, *, begin: Callable[[], None]
+) -> tuple[dict[Form, Made], dict[Form, ExportRefused]]:
+    """Every form of the wish, and of INT8 for CPUs what was refused while the other one was not.
+
+    begin  called before each form that takes work
+    """
+    made: dict[Form, Made] = {}
+    refused: dict[Form, ExportRefused] = {}
+    forms = maker.wish.forms
+    for number, (form, path) in enumerate(zip(forms, paths, strict=True)):
+        if form != FLOAT32:
+            begin()
+        own = folder / str(number)  # forms may share a name, such as --fp16 and --trt fp16
+        own.mkdir()
+        try:
+            made[form] = maker.make(form, own / path.name)
+        except ExportRefused as error:
+            others = [f for f in forms if f in FOR_CPUS and f not in refused and f != form]
+            if form not in FOR_CPUS or not others:
+                error.earlier = tuple(entry.log for entry in refused.values())
+                raise
+            refused[form] = error
+    return made, refused
 
 
 def is_given(form: Form, source: Source, wish: Wish) -> bool:

@@ -15,7 +15,8 @@ tried, the machine, and the verdict: which candidate `auto` may take, and why IN
     candidates   a row each: name, file, backend, precision, runs, max_abs, mean_abs,
                  psnr_to_fp32 (dB), drop (dB), ssim_drop, sets, ms (threads -> ms), size_bytes,
                  within (the budget), error
-    repair       what was tried, see `repairlog.Log`; null: nothing had to be quantised
+    repairs      what was tried for each INT8 graph, see `repairlog.Log`; those that were refused
+                 are not `within`
     auto         name of the candidate that `auto` takes, or null
     verdict      a sentence
 """
@@ -30,12 +31,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesr.export.candidates import Candidate, Measured, facts_of
-from edgesr.export.measure import HELD_OUT, measure, pairs_in
+from edgesr.export.measure import measure, pairs_in
+from edgesr.export.reference import HELD_OUT
 from edgesr.export.verify import Difference
 from edgesr.files import replacing
 from edgesr.runtime.backends import Size
 from edgesr.runtime.backends.choose import remember
 from edgesr.runtime.backends.machine import machine, usable_cores
+from edgesr.runtime.backends.siblings import sibling
 
 if TYPE_CHECKING:
     from edgesr.export.repairlog import Log
@@ -58,16 +61,7 @@ MAX_DROP = 0.1
 NEAR = 1.05
 """Candidates within this factor of the fastest are as fast; then the one that loses least wins."""
 
-_VERSIONS = (
-    "edgesr",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "nncf",
-    "torch",
-)
+_PACKAGES = "edgesr numpy onnx onnxruntime onnxruntime-gpu openvino nncf torch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +76,7 @@ class GateReport:
     pairs: Mapping[str, int] = field(default_factory=dict)
     parity: Difference | None = None
     calibration: Mapping[str, Any] | None = None
-    repair: Log | None = None
+    repairs: tuple[Log, ...] = ()
 
     @property
     def auto(self) -> Measured | None:
@@ -106,7 +100,7 @@ class GateReport:
             "parity": asdict(self.parity) if self.parity else None,
             "calibration": dict(self.calibration) if self.calibration is not None else None,
             "candidates": [_row(m, self.max_drop) for m in self.measured],
-            "repair": self.repair.to_dict() if self.repair else None,
+            "repairs": [log.to_dict() for log in self.repairs],
             "auto": auto.candidate.name if auto else None,
             "verdict": self.verdict,
         }
@@ -124,10 +118,13 @@ class GateReport:
                 "drop: no pictures with a truth were given; ~ is what the distance to float32 "
                 "likely costs"
             )
+        if self.calibration and "size" in self.calibration:
+            height, width = self.calibration["size"]
+            lines.append(f"calibrated on {self.calibration['frames']} crops of {width}x{height}")
         if self.parity:
             lines.append(f"float32 graph to torch: {self.parity}")
-        if self.repair:
-            lines += self.repair.lines()
+        for log in self.repairs:
+            lines += log.lines()
         return [*lines, self.verdict]
 
     def write(self, artefact: Path) -> Path:
@@ -161,22 +158,25 @@ def choose_auto(
 def keep_speeds(report: GateReport, model: Path) -> Path | None:
     """Let `--backend auto` know the times of every way to run the float32 model at `model`.
 
-    That is the file itself and its forms beside it (`NAME-int8.onnx`, ...), in the threads that
-    `auto` uses. What did not run is left out, and of the forms what is past the budget, or INT8
-    that is not worth its loss, so that `auto` does not take it. Returns the file written; None
-    where there was nothing to keep. Raises OSError.
+    That is the file itself and of its forms beside it (`NAME-int8.onnx`, ...) the one that each
+    backend takes, in the threads that `auto` uses. What did not run is left out, and of the forms
+    what is past the budget, or INT8 that is not worth its loss, so that `auto` does not take it.
+    Returns the file written; None where there was nothing to keep. Raises OSError.
     """
     count, auto = _threads(report.measured), report.auto
     quantised = auto is not None and auto.candidate.precision == "int8"
+    spec = facts_of(model)
     speeds: dict[str, float] = {}
     for m in report.measured:
         path, precision = m.candidate.path, m.candidate.precision
-        form = path.parent == model.parent and path.stem.startswith(f"{model.stem}-")
-        if not (path == model or form) or (precision == "int8" and not quantised):
-            continue
-        if (path == model or m.within(report.max_drop)) and count in m.ms:
-            name = f"{m.candidate.backend} {precision}"
-            speeds[name] = min(speeds.get(name, m.ms[count]), m.ms[count])
+        if path != model:
+            form = sibling(model, spec=spec, precision=precision, backend=m.candidate.backend)
+            if form is None or form.path != path or not m.within(report.max_drop):
+                continue
+            if precision == "int8" and not quantised:
+                continue
+        if count in m.ms:
+            speeds[f"{m.candidate.backend} {precision}"] = m.ms[count]
     if not speeds:
         return None
     about = {
@@ -289,7 +289,7 @@ def _table(measured: Sequence[Measured], max_drop: float) -> list[str]:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in _VERSIONS:
+    for name in _PACKAGES.split():
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

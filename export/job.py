@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesr.errors import MediaError
-from edgesr.export.calibrate import collect
+from edgesr.export.calibrate import collect, crop_side
 from edgesr.export.candidates import facts_of
-from edgesr.export.forms import Made, Maker, is_given, profile, save
+from edgesr.export.eight import EightBits
+from edgesr.export.forms import FLOAT32, Made, Maker, is_given, make_all, profile, save
 from edgesr.export.gate import GateReport, keep_speeds
 from edgesr.export.plan import (
     Form,
@@ -29,8 +30,10 @@ from edgesr.export.plan import (
     places,
     staging,
 )
+from edgesr.export.reference import reference_of
 from edgesr.export.report import judge, refuse
 from edgesr.export.source import Source, load_source
+from edgesr.export.typed import convolutions
 from edgesr.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -38,10 +41,8 @@ if TYPE_CHECKING:
 
 Evaluation = Callable[[ModelSpec], Mapping[str, Sequence["Pair"]]]
 
-FLOAT32 = Form("onnx", "fp32")
-
-WEIGHTS = {"network": 6.0, "pictures": 3.0, "fp16": 2.0, "int8": 10.0, "tensorrt": 6.0}
-WEIGHTS |= {"openvino": 4.0, "measuring": 15.0}
+WEIGHTS = {"network": 10.0, "pictures": 2.0, "fp16": 3.0, "int8": 12.0, "tensorrt": 10.0}
+WEIGHTS |= {"openvino": 3.0, "measuring": 20.0}
 """How long the stages take, roughly and relative to each other: for the time that is left."""
 
 
@@ -73,6 +74,7 @@ class Artefact:
         return {
             "target": self.form.kind,
             "precision": self.form.precision,
+            "runtime": self.form.runtime or None,
             "path": str(self.path),
             "files": [str(file) for file in self.files],
             "size_bytes": self.size_bytes,
@@ -85,6 +87,8 @@ class Outcome:
     """What an export made.
 
     spec     facts of the first artefact
+    refused  forms that stay past the budget and were not written, and why: only where another
+             form of the same wish was
     engines  one entry for each --trt form, see `edgesr.export.tensorrt.TensorRtReport.to_dict`:
              `engine` is None where none could be built here, `commands` finish it on the device
     """
@@ -92,6 +96,7 @@ class Outcome:
     source: Source
     spec: ModelSpec
     artefacts: tuple[Artefact, ...]
+    refused: Mapping[Form, str]
     report: GateReport
     engines: tuple[Mapping[str, Any], ...]
     seconds: float
@@ -105,6 +110,7 @@ class Outcome:
             "difference": None if difference is None else asdict(difference),
             "size_bytes": self.artefacts[0].size_bytes,
             "artefacts": [artefact.to_dict() for artefact in self.artefacts],
+            "refused": [{"name": form.name, "why": why} for form, why in self.refused.items()],
             "engines": [dict(engine) for engine in self.engines],
             "notes": list(self.source.notes),
             "seconds": round(self.seconds, 2),
@@ -155,12 +161,14 @@ def run(
     on_note     called with what is found and decided on the way
 
     Raises UsageError for a wish that cannot be meant, ExportRefused where INT8 stays past the
-    budget, EdgesrError for another form past it; then nothing is written.
+    budget (of the two files of --int8 where both do), EdgesrError for another form past it; then
+    nothing is written.
     """
     check(wish)
     clock = _Clock(stages_of(wish), on_stage)
     clock.next()
-    source = load_source(wish.model, typed=all(form.kind == "trt" for form in wish.forms))
+    typed = all(form.kind == "trt" for form in wish.forms)
+    source = load_source(wish.model, typed=typed, on_note=on_note)
     for note in source.notes:
         on_note(note)
     check_spec(wish, source.spec)
@@ -173,20 +181,24 @@ def run(
         calibration = None
         if wish.calib:
             clock.next()
-            calibration = collect([path.expanduser() for path in wish.calib], spec=source.spec)
+            side = crop_side(convolutions(source.graph))
+            on_note(f"crops of {side}x{side} pixels")
+            clips = [path.expanduser() for path in wish.calib]
+            calibration = collect(clips, spec=source.spec, size=side)
         sets = evaluation(source.spec) if evaluation is not None else {}
+        known = reference_of(source, calibration, sets)
+        eight = None
+        if calibration is not None and known is not None:
+            limit, qat = wish.max_drop, wish.qat
+            eight = EightBits(
+                source, calibration, known=known, max_drop=limit, qat=qat, on_note=on_note
+            )
         maker = Maker(
-            wish=wish, source=source, calibration=calibration, evaluation=sets, on_note=on_note
+            wish=wish, source=source, calibration=calibration, eight=eight, on_note=on_note
         )
         canonical = folder / "float32.onnx"
         save(canonical, source.graph)
-        made: dict[Form, Made] = {}
-        for form, path in zip(wish.forms, paths, strict=True):
-            if form != FLOAT32:
-                clock.next()
-            own = folder / str(len(made))  # forms may share a name, such as --fp16 and --trt fp16
-            own.mkdir()
-            made[form] = maker.make(form, own / path.name)
+        made, refused = make_all(maker, paths, folder, begin=clock.next)
         clock.next()
         report = judge(
             made,
@@ -195,10 +207,13 @@ def run(
             source=source,
             calibration=calibration,
             sets=sets,
+            known=known,
+            logs=eight.logs if eight else (),
             on_note=on_note,
         )
         refuse(report, made, wish)
-        artefacts, report = hand_over(made, report, wish, paths, canonical)
+        final = [path for form, path in zip(wish.forms, paths, strict=True) if form in made]
+        artefacts, report = hand_over(made, report, wish, final, canonical)
     if wish.io == "float32" and wish.size is None and FLOAT32 in made:
         with suppress(OSError):  # it only costs `auto` what was measured
             keep_speeds(report, artefacts[list(made).index(FLOAT32)].path)
@@ -206,6 +221,7 @@ def run(
         source=source,
         spec=facts_of(artefacts[0].path),
         artefacts=artefacts,
+        refused={form: error.reason for form, error in refused.items()},
         report=report,
         engines=tuple(m.engine for m in made.values() if m.engine is not None),
         seconds=clock.elapsed,
@@ -214,7 +230,11 @@ def run(
 
 def stages_of(wish: Wish) -> list[str]:
     words = {"onnx": "", "openvino": "openvino ", "trt": "tensorrt "}
-    forms = [f"{words[f.kind]}{f.precision}" for f in wish.forms if f != FLOAT32]
+    forms = [
+        f"{words[f.kind]}{f.precision}" + (" for openvino" if f.runtime else "")
+        for f in wish.forms
+        if f != FLOAT32
+    ]
     return ["network", *(["pictures"] if wish.calib else []), *forms, "measuring"]
 
 

@@ -12,12 +12,12 @@ from edgesr.export.quality import (
     Pair,
     by_backend,
     by_graph,
-    cut_to,
     distance,
     fitted,
     likely_drop,
     scores,
 )
+from edgesr.export.reference import Reference
 
 if TYPE_CHECKING:
     import onnx
@@ -39,6 +39,7 @@ class Judge:
 
     backend     runs the int8 graphs; None: ONNX Runtime, in memory
     evaluation  set -> (LR, truth) pairs, beside the held-out ones
+    known       what `graph` makes of all these, where it has run already
     """
 
     def __init__(
@@ -49,16 +50,19 @@ class Judge:
         *,
         backend: str | None = None,
         evaluation: Mapping[str, Sequence[Pair]] | None = None,
+        known: Reference | None = None,
     ) -> None:
-        self.spec = spec
-        self.backend: str | None = None
-        given = [calibration.held_out, *(evaluation or {}).values()]
-        sets = [[cut_to(pair, spec) for pair in pairs] for pairs in given if pairs]
-        self.truth = bool(sets)
-        self.sets = [[lr for lr, _ in pairs] for pairs in sets] or [list(calibration.pictures)]
-        self.truths = [[hr for _, hr in pairs] for pairs in sets]
-        self.expected = [self._outputs(graph, pictures) for pictures in self.sets]
-        self.backend = backend
+        known = known or Reference(graph, spec, calibration, evaluation)
+        self.spec, self.backend = spec, backend
+        self.truth = bool(known.sets)
+        self.truths = [[hr for _, hr in pairs] for pairs in known.sets.values()]
+        self.sets: list[list[Array]] = []
+        self.expected: list[list[Array]] = []
+        at = 0
+        for count in [len(pairs) for pairs in known.sets.values()] or [len(known.pictures)]:
+            self.sets.append(known.pictures[at : at + count])
+            self.expected.append(known.expected[at : at + count])
+            at += count
 
     @property
     def pairs(self) -> int:

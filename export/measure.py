@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +21,13 @@ from edgesr.export.quality import (
     Pair,
     Run,
     Scores,
-    by_graph,
-    cut_to,
     distance,
     fitted,
     from_bytes,
-    scores,
     to_bytes,
 )
+from edgesr.export.reference import HELD_OUT, Reference
 from edgesr.export.timing import ROUNDS, timed
-from edgesr.export.verify import check_inputs
 from edgesr.runtime.backends import Session, Size
 from edgesr.spec import ModelSpec
 
@@ -43,20 +39,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 OnNote = Callable[[str], None]
 
-HELD_OUT = "held-out pairs"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Bench:
-    """What the float32 graph makes of the pictures; every candidate gets the same.
-
-    sets  name -> pairs with a truth; `pictures` are all of their LR pictures, or ones without truth
-    """
-
-    pictures: list[Array]
-    expected: list[Array]
-    sets: Mapping[str, Sequence[Pair]]
-    scored: Mapping[str, Scores]
+SMALL: Size = (64, 64)
+"""(H, W) where only numbers are asked for, not times."""
 
 
 def measure(
@@ -69,6 +53,7 @@ def measure(
     threads: Sequence[int] = (1, 2),
     evaluation: Mapping[str, Sequence[Pair]] | None = None,
     rounds: int = ROUNDS,
+    known: Reference | None = None,
     on_note: OnNote = lambda line: None,
 ) -> list[Measured]:
     """Run every candidate over the held-out pairs and time it, in rounds that take turns.
@@ -81,6 +66,7 @@ def measure(
     evaluation   more sets with a truth: name -> pairs, e.g. Set5 in the published protocol
                  (unrounded studio luma / 255 of the 8-bit LR and HR)
     rounds       timed runs of each candidate for each number of threads, after a warm-up
+    known        what `reference` makes of these pictures, where it has run already
 
     One `Measured` for each candidate, in their order; never raises for what one of them does.
     Raises UsageError for a size or pictures that the model cannot take.
@@ -91,7 +77,7 @@ def measure(
         reason = "it keeps state between frames: it is compared with torch, and not measured here"
         return [Measured(candidate=candidate, error=reason) for candidate in candidates]
     size = spec.fixed_size or size
-    bench = _bench(reference, spec, calibration, evaluation or {})
+    bench = known or Reference(reference, spec, calibration, evaluation)
     found = [_quality(candidate, bench, threads[-1], on_note) for candidate in candidates]
     return timed(found, spec=spec, size=size, threads=threads, rounds=rounds, on_note=on_note)
 
@@ -104,63 +90,20 @@ def pairs_in(
     return held | {name: len(pairs) for name, pairs in (evaluation or {}).items()}
 
 
-def _bench(
-    reference: onnx.ModelProto,
-    spec: ModelSpec,
-    calibration: Calibration | None,
-    evaluation: Mapping[str, Sequence[Pair]],
-) -> _Bench:
-    sets: dict[str, list[Pair]] = {}
-    if calibration is not None and calibration.held_out:
-        sets[HELD_OUT] = [cut_to(pair, spec) for pair in calibration.held_out]
-    for name, pairs in evaluation.items():
-        sets[name] = [cut_to(pair, spec) for pair in pairs]
-    pictures = [lr for pairs in sets.values() for lr, _ in pairs]
-    if not pictures:
-        pictures = list(calibration.pictures) if calibration else _own_pictures(spec)
-    run = fitted(by_graph(reference), spec)
-    expected = [run(picture) for picture in pictures]
-    return _Bench(
-        pictures=pictures,
-        expected=expected,
-        sets=sets,
-        scored=_scored(expected, sets, spec.scale),
-    )
-
-
-def _own_pictures(spec: ModelSpec) -> list[Array]:
-    """Crops of a photo; noise, which no camera sends, is left out."""
-    least = max(spec.fixed_size) if spec.fixed_size else spec.min_size
-    photos = check_inputs(channels=spec.channels, least=least, multiple=spec.multiple)[1::2]
-    if spec.fixed_size is None:
-        return photos
-    height, width = spec.fixed_size
-    return [photo[:, :, :height, :width] for photo in photos]
-
-
-def _scored(
-    outputs: Sequence[Array], sets: Mapping[str, Sequence[Pair]], scale: int
-) -> dict[str, Scores]:
-    found, at = {}, 0
-    for name, pairs in sets.items():
-        truths = [hr for _, hr in pairs]
-        found[name] = scores(outputs[at : at + len(pairs)], truths, scale=scale)
-        at += len(pairs)
-    return found
-
-
-def _quality(candidate: Candidate, bench: _Bench, threads: int, on_note: OnNote) -> Measured:
-    on_note(f"{candidate.name}: outputs of {len(bench.pictures)} pictures")
+def _quality(candidate: Candidate, bench: Reference, threads: int, on_note: OnNote) -> Measured:
     try:
         session, spec = open_candidate(candidate, threads=threads, size=None)
         with closing(session):
             run = fitted(_float_run(session, spec), spec)
-            outputs = [run(picture) for picture in bench.pictures]
+            outputs = []
+            for number, picture in enumerate(bench.pictures, 1):
+                on_note(f"{candidate.name}: picture {number} of {len(bench.pictures)}")
+                outputs.append(run(picture))
             facts = session.facts
         if not all(np.isfinite(output).all() for output in outputs):
             raise ModelError("its output holds values that are not finite")
         apart = distance(outputs, bench.expected)
-        after = _scored(outputs, bench.sets, spec.scale)
+        after = bench.scores_of(outputs)
         bytes_of = _size_of(candidate.path)
     except Exception as error:  # whatever a runtime raises: the row is kept, and says it
         return failed(candidate, error)

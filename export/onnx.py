@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io as text_io
+import itertools
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -100,9 +101,13 @@ def export_onnx(
 
 
 def build_onnx(
-    model: nn.Module, spec: ModelSpec, *, io: Literal["float32", "uint8"] = "float32"
+    model: nn.Module,
+    spec: ModelSpec,
+    *,
+    io: Literal["float32", "uint8"] = "float32",
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> Built:
-    """Merge, export, rewrite, tidy, compare.
+    """Merge, export, rewrite, tidy, compare. on_note: called with what is being done.
 
     Takes the training form; it stays untouched. A network with state becomes one step of it, see
     `edgesr.export.step`. Raises ParityError past `TOLERANCE`; with uint8 a value may differ by one
@@ -126,9 +131,12 @@ def build_onnx(
         if io == "uint8":
             module = Uint8Io(module).eval()
             spec = spec.replace(io=IoSpec(dtype="uint8", range=(0.0, 255.0)))
-        graph, applied = rewrite(trace(module, spec))
+        on_note("tracing the network with torch")
+        traced = trace(module, spec)
+        on_note("rewriting the graph")
+        graph, applied = rewrite(traced)
         graph = tidy(graph, spec)
-        difference = parity(graph, module, spec)
+        difference = parity(graph, module, spec, on_note=on_note)
     floats = spec.io.dtype == "float32"
     limit = TOLERANCE if floats else 1.0  # a level
     if not (difference.within(limit) if floats else difference.max_abs <= limit):
@@ -190,13 +198,22 @@ def dynamic(name: str, spec: ModelSpec) -> Dim:
     return step * Dim(name, min=least // step, max=MAX_SIZE // step)
 
 
-def parity(graph: onnx.ModelProto, module: nn.Module, spec: ModelSpec) -> Difference:
+def parity(
+    graph: onnx.ModelProto,
+    module: nn.Module,
+    spec: ModelSpec,
+    *,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> Difference:
     """ONNX Runtime against torch on random and real pictures of even and odd sizes."""
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), providers=["CPUExecutionProvider"]
     )
 
+    count = itertools.count(1)
+
     def ours(picture: Array) -> Array:
+        on_note(f"comparing with torch, picture {next(count)} of {len(inputs)}")
         return np.asarray(session.run(None, {"x": picture})[0])
 
     @torch.no_grad()

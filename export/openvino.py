@@ -1,7 +1,8 @@
 """ONNX -> OpenVINO IR: model.xml (graph), model.bin (weights), model.json (ModelSpec).
 
 fp32 is the same numbers; fp16 keeps the weights as fp16 (half the file, computed in fp32 or bf16 on
-a CPU); int8 is quantised by NNCF, activations asymmetric, weights symmetric and per channel.
+a CPU); int8 is a Q/DQ graph as it is, or quantised by NNCF, activations asymmetric, weights
+symmetric and per channel.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib.util
 import math
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,11 +76,16 @@ def export_openvino(
     precision: Precision = "fp32",
     calibration: Calibration | None = None,
     keep_float: Collection[str] = (),
+    quantised_graph: onnx.ModelProto | None = None,
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> OpenVinoReport:
     """Convert, compare, and only then write `path` (.xml) with its .bin and .json.
 
     source_graph   float32, as `Source.graph`; calibration: needed for "int8"
     keep_float     names of nodes that int8 leaves in float
+    quantised_graph  the INT8 form of `source_graph` as Q/DQ, converted as it is; None: NNCF makes
+                   one
+    on_note        called with a line for each picture that NNCF looks at
 
     Raises UsageError, MissingDependency without openvino (or nncf for int8), EdgesrError when the
     result is not what the graph computes; then nothing is written.
@@ -99,12 +105,13 @@ def export_openvino(
     _need("openvino", "an OpenVINO model")
     spec = spec.replace(precision=precision)
     version = None
-    model = _read(source_graph)
-    if precision == "int8":
+    model = _read(source_graph if quantised_graph is None else quantised_graph)
+    if precision == "int8" and quantised_graph is None:
         assert calibration is not None
-        _need("nncf", "an int8 OpenVINO model")
+        _need("nncf", "an int8 OpenVINO model of NNCF's")
         left = operations(model, source_graph, keep_float)
-        model, version = quantised(model, _fed(calibration.pictures, spec), keep=left)
+        pictures = _fed(calibration.pictures, spec)
+        model, version = quantised(model, pictures, keep=left, on_note=on_note)
     for key in list(model.get_rt_info()):
         del model.get_rt_info()[key]  # options and paths of whoever made it
     model.set_friendly_name(spec.name)

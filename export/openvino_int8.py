@@ -1,7 +1,7 @@
 """INT8 for OpenVINO by NNCF: activations asymmetric, weights symmetric and per channel.
 
-Against Q/DQ files of the same pictures, run by OpenVINO: as fast; nearer to the float output for
-ecbsr-m4c16-x2 (44.2 dB, not 43.4), further for espcn-x2 (35.3, not 38.0).
+Slower to make than the Q/DQ graph of `edgesr.export.repair`, and further from the float output:
+it is tried where that one stays past the budget.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import itertools
 import logging
 import os
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -47,18 +48,31 @@ def operations(model: Any, graph: onnx.ModelProto, nodes: Collection[str]) -> li
     return sorted(set(found))
 
 
-def quantised(model: Any, pictures: list[Array], *, keep: list[str]) -> tuple[Any, str]:
+def quantised(
+    model: Any,
+    pictures: list[Array],
+    *,
+    keep: list[str],
+    on_note: Callable[[str], None] = lambda line: None,
+) -> tuple[Any, str]:
     """The int8 form of an OpenVINO model, and NNCF's version.
 
     pictures   inputs to take ranges from; keep: names of operations that stay float
+    on_note    called with a line for each picture; NNCF looks at them several times
     """
+    looks = itertools.count(1)
+
+    def looked_at(picture: Array) -> Array:
+        on_note(f"NNCF, look {next(looks)} at one of {len(pictures)} pictures")
+        return picture
+
     with _silent():
         nncf: Any = importlib.import_module("nncf")
         nncf.set_log_level(logging.ERROR)
         ranges: Any = importlib.import_module("nncf.quantization.range_estimator")
         made = nncf.quantize(
             model,
-            nncf.Dataset(pictures),
+            nncf.Dataset(pictures, looked_at),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(pictures),
             # Its default is the mean over the pictures of their smallest and largest value, which

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -14,6 +14,7 @@ from edgesr.errors import MediaError, MissingDependency, UsageError
 from edgesr.export.ends import check_size
 from edgesr.export.gate import MAX_DROP
 from edgesr.runtime.backends import Size
+from edgesr.runtime.backends.machine import installed, is_x86
 from edgesr.spec import ModelSpec
 
 TRT = ("fp32", "fp16", "int8")
@@ -32,6 +33,7 @@ class Wish:
     calib              pictures and clips for INT8, and to judge by
     evaluation         a folder of pictures with a truth
     out                a file for one form, a folder or a stem for several
+    folder             `out` is a folder, made where it is not there
     """
 
     model: str
@@ -53,6 +55,7 @@ class Wish:
     max_drop: float = MAX_DROP
     qat: bool = False
     out: Path | None = None
+    folder: bool = False
     overwrite: bool = False
     require_engine: bool = False
 
@@ -65,6 +68,8 @@ class Wish:
             found.append(Form("onnx", "fp16"))
         if self.int8:
             found.append(Form("onnx", "int8"))
+            if openvino_here():
+                found.append(FOR_OPENVINO)
         if self.openvino:
             found.append(Form("openvino", "int8" if self.int8 else "fp32"))
         found += [Form("trt", precision) for precision in self.trt]  # type: ignore[arg-type]
@@ -73,10 +78,14 @@ class Wish:
 
 @dataclass(frozen=True)
 class Form:
-    """One artefact: kind and precision. NAME, NAME-fp16, NAME-int8 with the kind's suffix."""
+    """One artefact: kind and precision. NAME, NAME-fp16, NAME-int8 with the kind's suffix.
+
+    runtime  that alone it is for: what is quantised for one loses more in another
+    """
 
     kind: Literal["onnx", "openvino", "trt"]
     precision: Literal["fp32", "fp16", "int8"]
+    runtime: Literal["", "openvino"] = ""
 
     @property
     def suffix(self) -> str:
@@ -84,12 +93,22 @@ class Form:
         if self.kind == "trt":
             return ""
         word = "" if self.precision == "fp32" else f"-{self.precision}"
+        word += f"-{self.runtime}" if self.runtime else ""
         return f"{word}{'.xml' if self.kind == 'openvino' else '.onnx'}"
 
     @property
     def name(self) -> str:
         what = {"onnx": "ONNX", "openvino": "OpenVINO", "trt": "TensorRT"}[self.kind]
-        return f"{what} {self.precision}"
+        return f"{what} {self.precision}" + (" for OpenVINO" if self.runtime else "")
+
+
+FOR_OPENVINO = Form("onnx", "int8", "openvino")
+FOR_CPUS = (Form("onnx", "int8"), FOR_OPENVINO)
+"""What --int8 makes where OpenVINO is: each for the runtime that loses least with it."""
+
+
+def openvino_here() -> bool:
+    return is_x86() and installed("openvino")
 
 
 def check(wish: Wish) -> None:
@@ -129,16 +148,19 @@ def check(wish: Wish) -> None:
             raise UsageError(f"--calib {path}: no such file or folder")
     if wish.evaluation is not None and not wish.evaluation.expanduser().is_dir():
         raise UsageError(f"--eval {wish.evaluation}: no such folder of pictures")
-    if any(form == Form("openvino", "int8") for form in wish.forms):
-        _need_openvino("int8")
-    elif wish.openvino:
-        _need_openvino("fp32")
+    if wish.openvino:
+        _need_openvino()
     if wish.out is not None:
+        if wish.folder and wish.out.exists() and not wish.out.is_dir():
+            raise UsageError(f"--out {wish.out}/: there is a file of that name")
         early = places(wish, "model")
         folder = early[0].parent
-        if not folder.absolute().is_dir():
-            raise UsageError(f"{wish.out} cannot be written: there is no folder {folder}")
-        if not wish.out.is_dir():
+        if not wish.folder and not folder.absolute().is_dir():
+            raise UsageError(
+                f"{wish.out} cannot be written: there is no folder {folder} (--out {folder}/ makes "
+                "it, and puts the files there under their own names)"
+            )
+        if not wish.folder and not wish.out.is_dir():
             check_all(wish, early)
 
 
@@ -171,16 +193,17 @@ def places(wish: Wish, name: str) -> list[Path]:
         stem += f"-{wish.size[1]}x{wish.size[0]}"
     if out is None:
         return [Path(f"{stem}{form.suffix}") for form in forms]
-    if out.is_dir():
+    if wish.folder or out.is_dir():
         return [out / f"{stem}{form.suffix}" for form in forms]
     known = (".onnx", ".xml", ".plan", ".engine")
-    if len(forms) == 1 and forms[0].kind != "trt":
+    if forms[0].kind != "trt" and forms in (forms[:1], FOR_CPUS):
         wanted = ".xml" if forms[0].kind == "openvino" else ".onnx"
         if out.suffix not in (wanted, *known, ".safetensors"):
-            return [out.with_name(out.name + wanted)]
+            out = out.with_name(out.name + wanted)
         if out.suffix != wanted:
             raise UsageError(f"--out {out}: {forms[0].name} ends in {wanted}")
-        return [out]
+        beside = out.with_name(f"{out.stem}-{FOR_OPENVINO.runtime}{wanted}")
+        return [out, beside][: len(forms)]
     plain = out.with_suffix("") if out.suffix in known else out
     return [plain.with_name(f"{plain.name}{form.suffix}") for form in forms]
 
@@ -218,19 +241,24 @@ def check_all(wish: Wish, paths: list[Path], new: Sequence[bool] | None = None) 
         check_places(wish, expected(form, path) if wanted else [])
 
 
-def _need_openvino(precision: Literal["fp32", "int8"]) -> None:
+def _need_openvino() -> None:
     from edgesr.export.openvino import missing
 
-    install = missing(precision)
+    install = missing()
     if install is not None:
         raise MissingDependency(f"--openvino needs what is not installed: {install}")
 
 
 @contextmanager
 def staging(paths: list[Path]) -> Iterator[Path]:
-    """A folder beside the files to come, gone at the end; what is in it has yet to be judged."""
+    """A folder beside the files to come, gone at the end; what is in it has yet to be judged.
+
+    Theirs is made where it is not there, and goes again when nothing came.
+    """
     folder = paths[0].absolute().parent
+    new = [part for part in (folder, *folder.parents) if not part.exists()]
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=".edgesr-export-", dir=folder))
     except OSError as error:
         reason = error.strerror or error
@@ -239,6 +267,9 @@ def staging(paths: list[Path]) -> Iterator[Path]:
         yield made
     finally:
         rmtree(made, ignore_errors=True)
+        with suppress(OSError):  # of a folder that holds what was made
+            for part in new:
+                part.rmdir()
 
 
 def deliver(moves: list[tuple[Path, Path]]) -> None:

@@ -18,10 +18,9 @@ import numpy as np
 from edgesr.errors import ModelError
 from edgesr.export.judge import FEW, Judge
 from edgesr.export.layers import Unit, behind, units
-from edgesr.export.quality import (
-    Pair,
-)
-from edgesr.export.quantize import Flavour, Method, Scheme, convolutions, quantize
+from edgesr.export.quality import Pair
+from edgesr.export.quantize import Flavour, Method, Scheme, Seen, convolutions, quantize
+from edgesr.export.reference import Reference
 from edgesr.export.repairlog import ExportRefused, Log, Step, refusal
 from edgesr.runtime.backends.machine import installed
 
@@ -62,26 +61,39 @@ class _Repair:
         scheme: Scheme,
         *,
         evaluation: Mapping[str, Sequence[Pair]] | None,
+        known: Reference | None,
+        seen: Seen | None,
         on_note: OnNote,
     ) -> None:
         self.spec, self.calibration, self.on_note = source.spec, calibration, on_note
         self.few = replace(calibration, pictures=calibration.pictures[:FEW])
+        self.label = f"int8 for {scheme.flavour}"
         own = scheme.flavour == "openvino" and installed("openvino")
         backend = "openvino" if own else None
         self.judge = Judge(
-            source.graph, source.spec, calibration, backend=backend, evaluation=evaluation
+            source.graph,
+            source.spec,
+            calibration,
+            backend=backend,
+            evaluation=evaluation,
+            known=known,
         )
         self.steps: list[Step] = []
-        self.ranges: dict[str, str] = {}
+        self.seen = seen or Seen()
         self.best = self.made(source.graph, scheme)
         self.first = self.best.drop
         self._record("min/max", before=0.0, after=self.first, kept=True)
+
+    def note(self, line: str) -> None:
+        self.on_note(f"{self.label}, {line}")
 
     def made(self, graph: onnx.ModelProto, scheme: Scheme, *, few: bool = False) -> _Best:
         calibration = self.few if few else self.calibration
         if few:  # of many trials the order counts
             scheme = replace(scheme, rounding="nearest")
-        quantised = quantize(graph, self.spec, calibration, scheme, ranges=self.ranges)
+        quantised = quantize(
+            graph, self.spec, calibration, scheme, seen=self.seen, on_note=self.note
+        )
         drop = self.judge.drop(quantised, few=few)
         return _Best(graph=quantised, scheme=scheme, drop=drop, source=graph)
 
@@ -100,9 +112,8 @@ class _Repair:
 
     def _record(self, what: str, *, before: float, after: float, kept: bool) -> None:
         self.steps.append(Step(what=what, before=before, after=after, kept=kept))
-        self.on_note(
-            f"int8, {what}: {after:.3f} dB lost ({before:.3f} before)"
-            + ("" if kept else ", not kept")
+        self.note(
+            f"{what}: {after:.3f} dB lost ({before:.3f} before)" + ("" if kept else ", not kept")
         )
 
     def log(self, max_drop: float, *, qat: bool) -> Log:
@@ -131,6 +142,8 @@ def repaired(
     qat: bool = False,
     method: Method = "minmax",
     evaluation: Mapping[str, Sequence[Pair]] | None = None,
+    known: Reference | None = None,
+    seen: Seen | None = None,
     on_note: OnNote = lambda line: None,
 ) -> tuple[onnx.ModelProto, Log]:
     """The INT8 graph that loses no more than `max_drop` dB, and what it took.
@@ -139,7 +152,9 @@ def repaired(
     qat      allow a short fine-tuning at the end; needs torch and a source from a checkpoint
     method   how ranges are drawn at first: what the user asked for
     evaluation  pairs with a truth that it is judged on too: set -> (LR, HR)
-    on_note  called with a line for each decision
+    known    what the float graph makes of all these pairs, where it has run already
+    seen     what was found out while other flavours were made
+    on_note  called with a line for each decision, and for each picture on the way
 
     Raises ExportRefused, with the table of what was tried, when nothing was enough; UsageError for
     `qat` without a torch network; ModelError where nothing in the graph can be quantised.
@@ -152,7 +167,15 @@ def repaired(
 
         check_source(source)  # not after minutes of trying
     scheme = Scheme(flavour=flavour, method=method)
-    work = _Repair(source, calibration, scheme, evaluation=evaluation, on_note=on_note)
+    work = _Repair(
+        source,
+        calibration,
+        scheme,
+        evaluation=evaluation,
+        known=known,
+        seen=seen,
+        on_note=on_note,
+    )
     tuned = False
     for _ in _steps(work, source.graph, nodes, max_drop):
         if work.best.drop <= max_drop:
@@ -220,7 +243,7 @@ def _by_gain(work: _Repair, graph: onnx.ModelProto, nodes: list[str]) -> list[Un
     base = work.made(work.best.source, work.best.scheme, few=True).drop
     gains = []
     for number, unit in enumerate(tried):
-        work.on_note(f"int8, sensitivity {number + 1} of {len(tried)}: {unit.label}")
+        work.note(f"sensitivity {number + 1} of {len(tried)}: {unit.label}")
         scheme = _floating(work, unit.nodes, nodes)
         gains.append((base - work.made(work.best.source, scheme, few=True).drop, unit))
     # Of those that bring the same, the smaller.

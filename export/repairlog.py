@@ -64,11 +64,20 @@ class Log:
 
 
 class ExportRefused(EdgesrError):
-    """INT8 loses more than is allowed whatever was tried; the message and `log` hold the table."""
+    """INT8 loses more than is allowed whatever was tried; the message and `log` hold the table.
+
+    earlier  logs of other graphs for the same wish that were refused before this one
+    """
 
     def __init__(self, message: str, *, log: Log) -> None:
         super().__init__(message)
         self.log = log
+        self.earlier: tuple[Log, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """The message without its table."""
+        return str(self).partition(". Tried:")[0]
 
 
 def refusal(name: str, log: Log, *, all_float: bool, qat: bool) -> ExportRefused:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgesr.errors import EdgesrError
-from edgesr.export.forms import SMALL, Made
+from edgesr.export.forms import Made
 from edgesr.export.gate import HELD_OUT, Candidate, GateReport, Measured, measure
-from edgesr.export.plan import Form, Wish
+from edgesr.export.measure import SMALL
+from edgesr.export.plan import FOR_CPUS, FOR_OPENVINO, Form, Wish
 from edgesr.export.quality import by_graph
 from edgesr.runtime.backends import Size
 from edgesr.runtime.backends.choose import candidates
@@ -23,12 +24,16 @@ from edgesr.runtime.upscale import padded
 if TYPE_CHECKING:
     from edgesr.export.calibrate import Calibration
     from edgesr.export.quality import Pair
+    from edgesr.export.reference import Reference
+    from edgesr.export.repairlog import Log
     from edgesr.export.source import Source
 
 TIMED: Size = (360, 640)
 """(H, W) that the forms are timed at when no --size is given."""
-SLOW = 1.0
-"""Seconds for such a frame, beyond which half of each side is taken: there are many to time."""
+PARTS = (1, 2, 4)
+"""What each side is divided by for slow networks; of the smallest with all threads alone."""
+SLOW = 0.5
+"""Seconds for a frame beyond which a smaller one is timed: there are many ways to time."""
 
 
 def judge(
@@ -39,31 +44,38 @@ def judge(
     source: Source,
     calibration: Calibration | None,
     sets: Mapping[str, Sequence[Pair]],
+    known: Reference | None,
+    logs: Sequence[Log],
     on_note: Callable[[str], None],
 ) -> GateReport:
     """Every way to run every form on this machine, `canonical` (the float32 graph) first.
 
+    known   what the float32 graph makes of the pictures; None: it is not measured here
+    logs    what was tried for INT8
+
     TensorRT's graphs are shown with their numbers; their times in another runtime mean nothing.
     """
     spec = source.spec
-    size = spec.fixed_size or wish.size or timed_size(source)
+    part = 1 if spec.fixed_size or wish.size else part_timed(source)
+    size = spec.fixed_size or wish.size or padded((TIMED[0] // part, TIMED[1] // part), spec)
     rows: list[Measured] = []
-    if not spec.state and spec.precision == "fp32" and spec.io.dtype == "float32":
+    if known is not None:
         common: dict[str, Any] = {
             "reference": source.graph,
             "spec": spec,
             "calibration": calibration,
             "evaluation": sets,
+            "known": known,
             "on_note": on_note,
         }
         threads = (1, 2) if usable_cores() > 1 else (1,)
+        threads = threads[-1:] if part == PARTS[-1] else threads
         rows = measure(ways(canonical, made), size=size, threads=threads, **common)
         if shown := shown_only(made):
             small = spec.fixed_size or SMALL
             found = measure(shown, size=small, threads=(1,), rounds=1, **common)
             rows += [replace(row, ms={}) for row in found]
     held = len(calibration.held_out) if calibration else 0
-    logs = [m.log for m in made.values() if m.log is not None]
     return GateReport(
         model=spec.name,
         origin=Path(source.origin).name,
@@ -73,23 +85,24 @@ def judge(
         pairs={**({HELD_OUT: held} if held else {}), **{k: len(v) for k, v in sets.items()}},
         parity=source.difference,
         calibration=calibration.about if calibration else None,
-        repair=logs[0] if logs else None,
+        repairs=tuple(logs),
     )
 
 
-def timed_size(source: Source) -> Size:
-    """By what a thread of ONNX Runtime takes for a small picture."""
+def part_timed(source: Source) -> int:
+    """Of `PARTS`, by what a thread of ONNX Runtime takes for a small picture."""
     if source.spec.state:
-        return TIMED
-    height, width = TIMED[0] // 4, TIMED[1] // 4
+        return PARTS[0]
+    height, width = (side // PARTS[-1] for side in TIMED)
     small = padded((height, width), source.spec)
     picture = np.zeros((1, source.spec.channels, *small), np.float32)
     run = by_graph(source.graph, threads=1)
     run(picture)
     started = time.perf_counter()
     run(picture)
-    slow = 16 * (time.perf_counter() - started) > SLOW
-    return padded((TIMED[0] // 2, TIMED[1] // 2) if slow else TIMED, source.spec)
+    seconds = time.perf_counter() - started
+    fitting = (part for part in PARTS if seconds * (PARTS[-1] / part) ** 2 <= SLOW)
+    return next(fitting, PARTS[-1])
 
 
 def ways(canonical: Path, made: Mapping[Form, Made]) -> list[Candidate]:
@@ -99,6 +112,8 @@ def ways(canonical: Path, made: Mapping[Form, Made]) -> list[Candidate]:
     found = []
     for form, file in asked.items():
         for way in candidates(form.precision, suffix=file.suffix):
+            if not _is_for(form, way.backend, made):
+                continue
             name = way.name + (" IR" if form.kind == "openvino" else "")
             if form.precision not in ("fp32", way.precision):
                 name += f" of {form.precision}"
@@ -117,6 +132,13 @@ def ways(canonical: Path, made: Mapping[Form, Made]) -> list[Candidate]:
             for plan in plans
         ]
     return found
+
+
+def _is_for(form: Form, backend: str, made: Mapping[Form, Made]) -> bool:
+    """INT8 for CPUs runs where it is for; OpenVINO takes the other where it has none of its own."""
+    if form == FOR_OPENVINO:
+        return backend == "openvino"
+    return form not in FOR_CPUS or backend != "openvino" or FOR_OPENVINO not in made
 
 
 def shown_only(made: Mapping[Form, Made]) -> list[Candidate]:

@@ -8,7 +8,8 @@ remains of the mean goes into the bias (Nagel et al., arXiv 1906.04721).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,14 @@ DAMPING = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a float32 layer gives at the places looked at: mean (C,), and (H, W) of each picture."""
+
+    mean: Array
+    sizes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Layer:
     """A Conv with Q/DQ weights: names of its tensors in the Q/DQ graph, and of the bias."""
 
@@ -45,12 +54,19 @@ class _Layer:
 
 
 def refine(
-    quantised: onnx.ModelProto, original: onnx.ModelProto, pictures: Sequence[Array]
+    quantised: onnx.ModelProto,
+    original: onnx.ModelProto,
+    pictures: Sequence[Array],
+    *,
+    targets: dict[tuple[str, str], Target] | None = None,
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Better weights and biases for the quantised Conv nodes of a Q/DQ graph, in place.
 
     original  the float32 graph with the same node names and float weights
+    targets   kept from call to call: of which graph and pictures, and layer -> what it gives
     """
+    targets = {} if targets is None else targets
     weights = {tensor.name: tensor for tensor in quantised.graph.initializer}
     floats = {tensor.name: tensor for tensor in original.graph.initializer}
     layers = _layers(quantised, weights)
@@ -58,36 +74,64 @@ def refine(
     layers = [layer for layer in layers if before[layer.node.name].input[1] in floats]
     many = len(layers) > MANY
     some = _spread(pictures, 6 if many else 12)
+    key = _digest(original, some)
     places = SAMPLES // len(some)
     steps = min(4 if many else STEPS, max(len(layers), 1))
-    for group in np.array_split(np.arange(len(layers)), steps):
+    for step, group in enumerate(np.array_split(np.arange(len(layers)), steps), 1):
         members = [layers[index] for index in group]
         if not members:
             continue
         inputs = [layer.node.input[0] for layer in members]
         results = [before[layer.node.name].output[0] for layer in members]
+        new = [name for name in dict.fromkeys(results) if (key, name) not in targets]
+        for name, target in _targets(original, new, some, places=places).items():
+            targets[key, name] = target
         names = list(dict.fromkeys(inputs))
-        wanted = list(dict.fromkeys(results))
         seen = session_for(quantised, names)
-        truth = session_for(original, wanted)
         moments = [_Moments() for _ in members]
         for number, picture in enumerate(some):
+            on_note(f"weights {step} of {steps}, picture {number + 1} of {len(some)}")
             got = dict(
                 zip(names, seen.run(names, {seen.get_inputs()[0].name: picture}), strict=True)
             )
-            right = truth.run(wanted, {truth.get_inputs()[0].name: picture})
-            want = dict(zip(wanted, right, strict=True))
             for moment, layer, source, result in zip(
                 moments, members, inputs, results, strict=True
             ):
                 kernel = list(weights[layer.weight].dims[2:])
-                rng = np.random.default_rng(number)
-                moment.add(
-                    *_sampled(layer.node, got[source], want[result], kernel, places=places, rng=rng)
-                )
-        for moment, layer in zip(moments, members, strict=True):
+                rows, columns = _chosen(targets[key, result].sizes[number], places, number)
+                moment.add(_taps(layer.node, got[source], kernel, rows, columns))
+        for moment, layer, result in zip(moments, members, results, strict=True):
             exact = numpy_helper.to_array(floats[before[layer.node.name].input[1]])
-            _store(layer, exact, moment, weights)
+            _store(layer, exact, moment, targets[key, result].mean, weights)
+
+
+def _digest(graph: onnx.ModelProto, pictures: Sequence[Array]) -> str:
+    digest = hashlib.sha256(graph.SerializeToString(deterministic=True))
+    for picture in pictures:
+        digest.update(np.ascontiguousarray(picture).tobytes())
+    return digest.hexdigest()
+
+
+def _targets(
+    graph: onnx.ModelProto, names: Sequence[str], pictures: Sequence[Array], *, places: int
+) -> dict[str, Target]:
+    """What the float32 layers that give `names` (1, C, H, W) should give."""
+    if not names:
+        return {}
+    session = session_for(graph, names)
+    sums: dict[str, Any] = dict.fromkeys(names, 0.0)
+    counts = dict.fromkeys(names, 0)
+    sizes: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
+    for number, picture in enumerate(pictures):
+        values = session.run(names, {session.get_inputs()[0].name: picture})
+        for name, value in zip(names, values, strict=True):
+            rows, columns = _chosen(value.shape[2:], places, number)
+            sums[name] = sums[name] + value[0][:, rows, columns].sum(axis=1, dtype=np.float64)
+            counts[name] += len(rows)
+            sizes[name].append(value.shape[2:])
+    return {
+        name: Target(mean=sums[name] / counts[name], sizes=tuple(sizes[name])) for name in names
+    }
 
 
 def round_weights(quantised: onnx.ModelProto, original: onnx.ModelProto) -> None:
@@ -147,7 +191,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 @dataclass
 class _Moments:
-    """Sums over samples: what the filters see (groups, taps), its products, what they should give.
+    """Sums over samples: what the filters see (groups, taps), and its products.
 
     The samples themselves would be gigabytes for a network of 200 layers.
     """
@@ -155,15 +199,13 @@ class _Moments:
     count: int = 0
     seen: Any = 0.0
     products: Any = 0.0
-    target: Any = 0.0
 
-    def add(self, seen: Array, target: Array) -> None:
-        """seen (groups, taps, P), target (out, P)"""
+    def add(self, seen: Array) -> None:
+        """seen (groups, taps, P)"""
         seen = seen.astype(np.float64)
         self.count += seen.shape[2]
         self.seen = self.seen + seen.sum(axis=2)
         self.products = self.products + seen @ seen.swapaxes(1, 2)
-        self.target = self.target + target.sum(axis=1, dtype=np.float64)
 
     def mean(self) -> Array:
         return np.asarray(self.seen / self.count)
@@ -174,20 +216,18 @@ class _Moments:
         return np.asarray(self.products / self.count - mean[:, :, None] * mean[:, None, :])
 
 
-def _sampled(
-    node: onnx.NodeProto,
-    source: Array,
-    result: Array,
-    kernel: Sequence[int],
-    *,
-    places: int,
-    rng: np.random.Generator,
-) -> tuple[Array, Array]:
-    """What filters see at some pixels (groups, taps, P), and what they should give (C, P)."""
-    height, width = result.shape[2:]
+def _chosen(size: Sequence[int], places: int, seed: int) -> tuple[Array, Array]:
+    """Rows and columns of some pixels of a picture (H, W)."""
+    height, width = size
     count = min(places, height * width)
-    chosen = rng.choice(height * width, count, replace=False)
-    rows, columns = chosen // width, chosen % width
+    chosen = np.random.default_rng(seed).choice(height * width, count, replace=False)
+    return chosen // width, chosen % width
+
+
+def _taps(
+    node: onnx.NodeProto, source: Array, kernel: Sequence[int], rows: Array, columns: Array
+) -> Array:
+    """What filters see for some pixels of their result: (groups, taps, P)."""
     strides = _attribute(node, "strides", [1, 1])
     dilations = _attribute(node, "dilations", [1, 1])
     pads = _attribute(node, "pads", [0, 0, 0, 0])
@@ -198,12 +238,15 @@ def _sampled(
         for x in range(kernel[1])
     ]
     seen = np.stack(taps, axis=1)  # (C, k*k, P)
-    groups = _attribute(node, "group", 1)
-    return seen.reshape(groups, -1, count), result[0][:, rows, columns]
+    return seen.reshape(_attribute(node, "group", 1), -1, len(rows))
 
 
 def _store(
-    layer: _Layer, exact: Array, moments: _Moments, weights: dict[str, onnx.TensorProto]
+    layer: _Layer,
+    exact: Array,
+    moments: _Moments,
+    target: Array,
+    weights: dict[str, onnx.TensorProto],
 ) -> None:
     out = exact.shape[0]
     scale = numpy_helper.to_array(weights[layer.scale]).astype(np.float64)
@@ -221,7 +264,7 @@ def _store(
     weights[layer.weight].CopyFrom(numpy_helper.from_array(numbers, layer.weight))
     if layer.bias is None:
         return
-    bias = moments.target / moments.count - answers
+    bias = target - answers
     if layer.bias_scale is None:
         made = bias.astype(np.float32)
     else:

@@ -9,6 +9,7 @@ From an .onnx file it takes no torch.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,14 @@ class Source:
     path: Path | None = None
 
 
-def load_source(model: str, *, typed: bool = False) -> Source:
+def load_source(
+    model: str, *, typed: bool = False, on_note: Callable[[str], None] = lambda line: None
+) -> Source:
     """Find `model`, and make the canonical graph of it.
 
     model   a shipped model's name, a run folder, a .safetensors checkpoint, or an .onnx file:
             edgesr's own in float32, or one from elsewhere (see `edgesr.foreign`)
+    on_note  called with what is being done, of a checkpoint
     typed   take edgesr's own in fp16, INT8 or with uint8 I/O too, as they are: an engine of them
 
     A shipped model comes from its checkpoint where torch is installed, else from its .onnx.
@@ -72,7 +76,7 @@ def load_source(model: str, *, typed: bool = False) -> Source:
             f"{checkpoint} is a checkpoint, and edgesr export needs torch for it: "
             "pip install 'edgesr[train]', or give an .onnx file"
         )
-    return _from_checkpoint(checkpoint, model)
+    return _from_checkpoint(checkpoint, model, on_note)
 
 
 def find_checkpoint(model: str) -> Path:
@@ -102,12 +106,12 @@ def _shipped(model: str) -> ShippedModel | None:
     return next((entry for entry in shipped() if model in (entry.name, entry.family)), None)
 
 
-def _from_checkpoint(path: Path, origin: str) -> Source:
+def _from_checkpoint(path: Path, origin: str, on_note: Callable[[str], None]) -> Source:
     from edgesr.export.onnx import build_onnx
     from edgesr.networks import checkpoint
 
     network, spec = checkpoint.load(path)
-    built = build_onnx(network, spec)
+    built = build_onnx(network, spec, on_note=on_note)
     return Source(
         graph=built.graph,
         spec=built.spec,

@@ -62,11 +62,14 @@ def _openvino(precision: str) -> Target:
     from edgesr.export.openvino import missing
 
     missing_: Callable[..., str | None] = missing
-    package = "nncf" if precision == "int8" else "openvino"
+    how = _by("openvino", "by")
+    if precision == "int8":
+        nncf = missing_("int8")
+        how += "; where that loses too much " + (_by("nncf", "by") if nncf is None else nncf)
     return Target(
         option="--openvino" + (" --int8" if precision == "int8" else ""),
-        how=_by(package, "by"),
-        why_not=missing_(precision),
+        how=how,
+        why_not=missing_(),
     )
 
 

@@ -66,11 +66,12 @@ def _times(
                 taken[candidate] = []
             except Exception as error:  # as in `_quality`
                 broken[candidate] = error
-        on_note(f"timing {len(taken)} candidates at {width}x{height}, threads {threads}")
+        what = f"timing {len(taken)} candidates at {width}x{height}, threads {threads}"
         started = time.perf_counter()
         for done in range(rounds):
             if done >= FEWEST and time.perf_counter() - started > SECONDS:
                 break
+            on_note(f"{what}: round {done + 1}")
             for candidate, values in taken.items():
                 before = time.perf_counter()
                 once[candidate]()

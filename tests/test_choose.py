@@ -189,6 +189,11 @@ def test_a_form_beside_it_is_taken_when_asked_for(
 def test_openvino_takes_its_own_form_first(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch)
     beside = form(net, "int8")
+    own = form(net, "int8", name="net-int8-openvino.onnx")
+    assert chosen(net, "openvino", "int8").model.path == own
+    assert chosen(net, "auto", "int8").model.path == own
+    assert chosen(net, "ort", "int8").model.path == beside
+    own.unlink()
     spec = load_file(beside).spec
     for suffix, text in ((".xml", ""), (".json", spec.to_json())):
         net.with_name("net-int8" + suffix).write_text(text)
@@ -207,6 +212,10 @@ def test_a_file_of_another_model_is_no_form(
     machine(monkeypatch)
     form(net, "int8", **facts)
     with pytest.raises(BackendError, match=r"no int8 form of .*net-int8\.onnx"):
+        chosen(net, "auto", "int8")
+    with pytest.raises(
+        BackendError, match=r"; net-int8\.onnx is none: of another model or training"
+    ):
         chosen(net, "auto", "int8")
     remember(net, {**SLOW, "ort int8": 1.0}, about={})
     assert chosen(net).precision == "fp32"

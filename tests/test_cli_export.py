@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,15 @@ import onnxruntime
 import pytest
 
 from edgesr import cli, models
-from edgesr.export import job
+from edgesr.export import job, plan, report, tensorrt
+from edgesr.export.calibrate import crop_side
+from edgesr.export.eight import EightBits
 from edgesr.export.plan import Form, Wish, places
+from edgesr.export.repair import ExportRefused, repaired
+from edgesr.export.repairlog import Log, Step, refusal
+from edgesr.export.source import load_source
+from edgesr.runtime.backends.choose import choose
+from edgesr.runtime.backends.siblings import sibling
 
 Captured = pytest.CaptureFixture[str]
 TELLTALE = "tell-tale-folder-of-somebody"
@@ -80,9 +88,7 @@ def private(home: Path) -> list[bytes]:
     return [word.encode() for word in [*words, *([user] if len(user) > 3 else [])]]
 
 
-@pytest.mark.parametrize(
-    "forms", [FORMS, ("--openvino",), pytest.param(("--openvino", "--int8"), marks=needs_nncf)]
-)
+@pytest.mark.parametrize("forms", [FORMS, ("--openvino",), ("--openvino", "--int8")])
 def test_every_form_is_written_and_holds_nothing_private(
     home: Path, net: Path, capsys: Captured, forms: tuple[str, ...]
 ) -> None:
@@ -90,6 +96,15 @@ def test_every_form_is_written_and_holds_nothing_private(
     calib = CALIB if {"--int8", "int8"} & set(forms) else ()
     assert run("export", net, *forms, *calib, "--out", "m", "--json") == 0
     report = json.loads(capsys.readouterr().out)
+    flavours = [log["flavour"] for log in report["gate"]["repairs"]]
+    assert (
+        sorted(flavours)
+        == {
+            FORMS: ["openvino", "ort", "trt", "trt8"],
+            ("--openvino",): [],
+            ("--openvino", "--int8"): ["openvino", "ort"],
+        }[forms]
+    )
     files = {Path(file).name for artefact in report["artefacts"] for file in artefact["files"]}
     reports = {Path(artefact["report"]).name for artefact in report["artefacts"]}
     expected = {
@@ -98,11 +113,18 @@ def test_every_form_is_written_and_holds_nothing_private(
             "m-fp32.onnx",
             "m-fp16.onnx",
             "m-int8.onnx",
+            "m-int8-openvino.onnx",
             "m-int8-tensorrt.onnx",
             "m-int8-tensorrt8.onnx",
         },
         ("--openvino",): {"m.xml", "m.bin", "m.json"},
-        ("--openvino", "--int8"): {"m-int8.onnx", "m-int8.xml", "m-int8.bin", "m-int8.json"},
+        ("--openvino", "--int8"): {
+            "m-int8.onnx",
+            "m-int8-openvino.onnx",
+            "m-int8.xml",
+            "m-int8.bin",
+            "m-int8.json",
+        },
     }[forms]
     assert files == expected
     assert made(home) == files | reports
@@ -200,7 +222,9 @@ def test_eval_is_a_set_of_the_report(home: Path, net: Path, capsys: Captured) ->
         ("--int8 --qat --calib photos", 2, "checkpoint"),
         ("--eval none", 2, "--eval none: no such folder"),
         ("--out nowhere/a.onnx", 2, "there is no folder nowhere"),
-        ("--out nowhere/", 2, "there is no such folder"),
+        ("--out there.onnx/", 2, "--out there.onnx/: there is a file of that name"),
+        ("--int8 --calib flat --out new/deep/", 2, "one flat colour"),
+        ("--out /proc/none/", 1, "cannot be written"),
         ("--out tiny.onnx", 2, "tiny.onnx is the model itself"),
         ("--out tiny.onnx --overwrite", 2, "tiny.onnx is the model itself"),
         ("--out there.onnx", 2, "there.onnx exists already: add --overwrite"),
@@ -231,15 +255,188 @@ def test_what_cannot_be_meant(
     assert sorted(home.rglob("*")) == before
 
 
+def refuse_all_but(*good: str, patch: pytest.MonkeyPatch) -> None:
+    """INT8 of other flavours is refused at once."""
+
+    def judged(source: Any, calibration: Any, *, flavour: Any, **rest: Any) -> Any:
+        if flavour in good:
+            return repaired(source, calibration, flavour=flavour, **rest)
+        log = Log(
+            flavour=flavour, max_drop=1.0, truth=True, pairs=1, before=1.25, drop=1.25,
+            method="minmax", keep_float=(),
+            steps=(Step(what="min/max", before=0.0, after=1.25, kept=True),),
+        )  # fmt: skip
+        raise refusal(source.spec.name, log, all_float=False, qat=False)
+
+    patch.setattr("edgesr.export.eight.repaired", judged)
+
+
 def test_past_the_budget_nothing_is_written(
     home: Path, net: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgesr.export.repair.Judge.drop", lambda *_, **__: 1.25)
+    refuse_all_but(patch=monkeypatch)
     assert run("export", net, "--int8", "--calib", "photos") == 1
     said = capsys.readouterr().err
-    assert said.splitlines()[-1].startswith("error: convolutions-x2: int8 loses 1.250 dB, 0.1 are")
-    assert "min/max" in said  # the table of what was tried
+    assert said.splitlines()[-1].startswith("error: convolutions-x2: int8 loses 1.250 dB, 1 are")
+    flavours = ("ort", "openvino") if plan.openvino_here() else ("ort",)
+    for flavour in flavours:  # the tables of what was tried
+        assert f"int8 for {flavour}: dB lost on" in said
+    assert said.count("  min/max") == len(flavours)
     assert made(home) == set()
+
+
+@pytest.mark.parametrize("good", ["ort", "openvino"])
+def test_of_int8_what_is_within_the_budget_is_written(
+    home: Path, net: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, good: str
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("edgesr.export.plan.is_x86", lambda: True)
+    refuse_all_but(good, patch=monkeypatch)
+    assert run("export", net, "--int8", *CALIB, "--out", "m.onnx") == 0
+    said = capsys.readouterr().out.splitlines()
+    written, name = "m.onnx", "ONNX int8 for OpenVINO"
+    if good == "openvino":
+        written, name = "m-openvino.onnx", "ONNX int8"
+    assert made(home) == {written, f"{written}.report.json"}
+    assert said[-2].startswith(f"{written}: ONNX int8")
+    assert said[-1].startswith(f"no {name}: convolutions-x2: int8 loses 1.250 dB, 1 are allowed")
+    report = json.loads((home / f"{written}.report.json").read_text())
+    assert {log["flavour"]: log["within"] for log in report["repairs"]} == {
+        "ort": good == "ort",
+        "openvino": good == "openvino",
+    }
+
+
+@needs_nncf
+def test_nncf_where_the_graph_for_openvino_loses_too_much(
+    home: Path, net: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_all_but("ort", patch=monkeypatch)
+    assert run("export", net, "--int8", "--openvino", *CALIB, "--out", "m", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "m-int8.xml" in made(home)
+    assert "m-int8-openvino.onnx" not in made(home)
+    assert [entry["name"] for entry in report["refused"]] == ["ONNX int8 for OpenVINO"]
+    by_nncf = report["gate"]["repairs"][-1]
+    assert by_nncf["flavour"] == "openvino by NNCF"
+    assert by_nncf["steps"][0]["what"] == "all in int8"
+    assert by_nncf["within"]
+    (row,) = [r for r in report["gate"]["candidates"] if r["file"] == "m-int8.xml"]
+    assert row["drop"] == pytest.approx(by_nncf["drop"], abs=1e-3)
+
+
+def test_without_nncf_the_refusal_stands(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_all_but(patch=monkeypatch)
+    monkeypatch.setattr("edgesr.export.openvino.missing", lambda precision: "pip install nncf")
+    source = load_source(str(net))
+    given: dict[str, Any] = {"calibration": None, "known": None, "max_drop": 1.0, "qat": False}
+    notes: list[str] = []
+    eight = EightBits(source, **given, on_note=notes.append)
+    with pytest.raises(ExportRefused, match=r"int8 loses 1\.250 dB"):
+        eight.write_ir(source.graph, source.spec, Path("m.xml"))
+    assert notes == ["NNCF, which might lose less, is not here: pip install nncf"]
+    assert [log.flavour for log in eight.logs] == ["openvino"]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """float32, INT8 for both runtimes and an IR, in a folder that was not there."""
+    pytest.importorskip("openvino")
+    from photos import write_photos
+
+    folder = tmp_path_factory.mktemp("pair")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr("edgesr.export.report.TIMED", (32, 48))
+        patch.setattr("edgesr.export.measure.ROUNDS", 3)
+        patch.setattr("edgesr.export.plan.is_x86", lambda: True)
+        write_photos(folder / "photos", 5)
+        net = onnx_models.convolutions(folder / "tiny.onnx", layers=3)
+        words = ["--int8", "--calib", folder / "photos", "--max-drop", 3, "--quiet", "--out"]
+        assert run("export", net, "--onnx", "--openvino", *words, f"{folder}/new/deep/") == 0
+        assert run("export", net, *words, f"{folder}/again/") == 0
+        yield folder
+
+
+NAME = "convolutions-x2"
+
+
+def test_a_folder_that_was_not_there(pair: Path) -> None:
+    files = [f"{NAME}.onnx", f"{NAME}-int8.onnx", f"{NAME}-int8-openvino.onnx", f"{NAME}-int8.xml"]
+    reports = {f"{name}.report.json" for name in files}
+    beside = {f"{NAME}-int8.bin", f"{NAME}-int8.json"}
+    assert {path.name for path in (pair / "new/deep").iterdir()} == {*files, *reports, *beside}
+
+
+def test_the_same_command_gives_the_same_bytes(pair: Path) -> None:
+    for name in (f"{NAME}-int8.onnx", f"{NAME}-int8-openvino.onnx"):
+        assert (pair / "new/deep" / name).read_bytes() == (pair / "again" / name).read_bytes()
+
+
+def test_each_runtime_finds_its_own(pair: Path) -> None:
+    model = models.load_file(pair / "new/deep" / f"{NAME}.onnx")
+    for backend, name in (("openvino", f"{NAME}-int8-openvino.onnx"), ("ort", f"{NAME}-int8.onnx")):
+        found = sibling(model.path, spec=model.spec, precision="int8", backend=backend)
+        assert found is not None
+        assert found.path.name == name
+        chosen = choose(model.path, spec=model.spec, backend=backend, precision="int8")
+        assert chosen.model.path == found.path
+
+
+def test_each_is_measured_where_it_runs(pair: Path) -> None:
+    report = json.loads((pair / "new/deep" / f"{NAME}-int8.onnx.report.json").read_text())
+    eight = {(r["file"], r["backend"]) for r in report["candidates"] if r["precision"] == "int8"}
+    assert eight == {
+        (f"{NAME}-int8.onnx", "ort"),
+        (f"{NAME}-int8-openvino.onnx", "openvino"),
+        (f"{NAME}-int8.xml", "openvino"),
+    }
+    drops = {r["name"]: r["drop"] for r in report["candidates"]}
+    logs = {log["flavour"]: log["drop"] for log in report["repairs"]}
+    assert drops["ort int8"] == pytest.approx(logs["ort"], abs=2e-3)
+    assert drops["openvino int8"] == pytest.approx(logs["openvino"], abs=2e-3)
+    # The IR is the same graph.
+    assert drops["openvino int8 IR"] == pytest.approx(drops["openvino int8"], abs=2e-3)
+
+
+def test_a_deep_network_sees_small_crops(
+    home: Path, net: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (crop_side(["conv"] * 32), crop_side(["conv"] * 33)) == (128, 64)
+    monkeypatch.setattr("edgesr.export.calibrate.DEEP", 1)
+    assert run("export", net, "--fp16", "--calib", "photos") == 0
+    assert "crops of 64x64" in capsys.readouterr().out
+
+
+def test_a_slow_network_is_timed_small(
+    home: Path, net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = load_source(str(net))
+    monkeypatch.setattr("edgesr.export.report.SLOW", 1e9)
+    assert report.part_timed(source) == 1
+    monkeypatch.setattr("edgesr.export.report.SLOW", 0.0)
+    assert report.part_timed(source) == 4
+    assert run("export", net, "--out", "m.onnx") == 0
+    told = json.loads((home / "m.onnx.report.json").read_text())
+    assert told["size"] == "12x8"
+    assert {len(row["ms"]) for row in told["candidates"]} == {1}
+
+
+def test_an_engine_tells_how_far_it_is(
+    home: Path, net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tensorrt.export_tensorrt
+
+    def building(*arguments: Any, **options: Any) -> Any:
+        options["on_progress"]("timing kernels", 0.5, 12.0)
+        options["on_progress"]("timing kernels", 0.04, None)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(tensorrt, "export_tensorrt", building)
+    notes: list[str] = []
+    job.run(Wish(model=str(net), trt=("fp32",)), on_note=notes.append)
+    assert "engine 50%, about 12 s left: timing kernels" in notes
+    assert "engine 4%: timing kernels" in notes
 
 
 def test_a_form_that_fails_leaves_nothing(
@@ -267,7 +464,10 @@ def test_ctrl_c_leaves_nothing(home: Path, net: Path) -> None:
     assert sorted(home.iterdir()) == before
 
 
-def test_stages_are_told_with_what_is_left(home: Path, net: Path, capsys: Captured) -> None:
+def test_stages_are_told_with_what_is_left(
+    home: Path, net: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgesr.export.plan.openvino_here", lambda: False)
     assert run("export", net, "--fp16", "--int8", *CALIB, "--out", "m") == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line[8:9].isdigit()]
     assert [line.split()[1:3] for line in lines] == [
@@ -298,18 +498,28 @@ def test_list_says_what_is_missing(capsys: Captured, monkeypatch: pytest.MonkeyP
     assert "tensorrt is not installed" in text["engine"]
 
 
-def test_names_of_the_files(tmp_path: Path) -> None:
+def test_names_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = True
+    monkeypatch.setattr("edgesr.export.plan.openvino_here", lambda: here)
+
     def names(**wish: Any) -> list[str]:
         return [path.name for path in places(Wish(model="m", **wish), "net-x2")]
 
     assert names() == ["net-x2.onnx"]
     assert names(io="uint8", size=(360, 640)) == ["net-x2-uint8-640x360.onnx"]
-    assert names(onnx=True, int8=True) == ["net-x2.onnx", "net-x2-int8.onnx"]
-    assert names(openvino=True, int8=True) == ["net-x2-int8.onnx", "net-x2-int8.xml"]
+    both = ["net-x2-int8.onnx", "net-x2-int8-openvino.onnx"]
+    assert names(onnx=True, int8=True) == ["net-x2.onnx", *both]
+    assert names(openvino=True, int8=True) == [*both, "net-x2-int8.xml"]
+    assert names(int8=True, out=tmp_path / "a") == ["a.onnx", "a-openvino.onnx"]
+    assert names(int8=True, out=tmp_path / "a-int8.onnx") == ["a-int8.onnx", "a-int8-openvino.onnx"]
+    assert names(int8=True, out=tmp_path / "none", folder=True) == both
     assert names(fp16=True, out=tmp_path / "a.onnx") == ["a.onnx"]
     assert names(fp16=True, out=tmp_path / "a-v1.2") == ["a-v1.2.onnx"]
     assert names(fp16=True, onnx=True, out=tmp_path / "a.onnx") == ["a.onnx", "a-fp16.onnx"]
     assert names(fp16=True, out=tmp_path) == ["net-x2-fp16.onnx"]
+    here = False
+    assert names(int8=True, out=tmp_path / "a") == ["a.onnx"]
+    assert names(int8=True, openvino=True) == ["net-x2-int8.onnx", "net-x2-int8.xml"]
     assert names(trt=("fp16",), out=tmp_path / "a.plan") == ["a"]
     assert Wish(model="m", trt=("fp16",)).forms == (Form("trt", "fp16"),)
 

@@ -16,6 +16,7 @@ from edgesr.errors import EdgesrError, MissingDependency, ModelError, UsageError
 from edgesr.export import openvino as module
 from edgesr.export.calibrate import Calibration
 from edgesr.export.openvino import export_openvino
+from edgesr.export.quantize import Scheme, quantize
 from edgesr.export.verify import read_photo
 from edgesr.models import load_file
 from edgesr.runtime.backends import open_session
@@ -118,6 +119,44 @@ def test_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert -10 * np.log10(np.mean(error**2)) > 30
 
 
+def test_int8_of_a_qdq_graph_takes_no_nncf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, spec = source(tmp_path, width=16)
+    eight = quantize(graph, spec, calibration(), Scheme(flavour="openvino"))
+    onnx.save(eight, tmp_path / "eight.onnx")
+    monkeypatch.setattr(module, "quantised", None)
+    export_openvino(
+        graph,
+        spec,
+        tmp_path / "m.xml",
+        precision="int8",
+        calibration=calibration(),
+        quantised_graph=eight,
+    )
+    picture = calibration().pictures[0]
+    ours = run(tmp_path / "m.xml", picture)
+    facts = load_file(tmp_path / "eight.onnx").spec
+    direct = open_session(tmp_path / "eight.onnx", spec=facts, backend="openvino")(picture)
+    np.testing.assert_allclose(ours, direct, atol=1e-6)
+    assert np.abs(ours - by_onnx(tmp_path, picture)).max() > 0
+
+
+@needs_nncf
+def test_nncf_tells_of_every_look(tmp_path: Path) -> None:
+    graph, spec = source(tmp_path)
+    notes: list[str] = []
+    export_openvino(
+        graph,
+        spec,
+        tmp_path / "m.xml",
+        precision="int8",
+        calibration=calibration(),
+        on_note=notes.append,
+    )
+    count = len(calibration().pictures)
+    assert notes[0] == f"NNCF, look 1 at one of {count} pictures"
+    assert len(notes) >= count
+
+
 @needs_nncf
 def test_nodes_that_stay_float(tmp_path: Path) -> None:
     graph, spec = source(tmp_path)
@@ -159,7 +198,7 @@ def test_int8_that_is_broken_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     graph, spec = source(tmp_path)
     other, _ = source(tmp_path, layers=1)
     wrong = module._read(other)
-    monkeypatch.setattr(module, "quantised", lambda *_, keep: (wrong, "0"))
+    monkeypatch.setattr(module, "quantised", lambda *_, **__: (wrong, "0"))
     monkeypatch.setattr(module, "_need", lambda *_: None)
     monkeypatch.setattr(module, "LEAST_PSNR", 60.0)
     with pytest.raises(EdgesrError, match=r"int8 OpenVINO model is .* dB from the float one"):

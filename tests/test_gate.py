@@ -32,6 +32,7 @@ from edgesr.export.gate import (
     measure,
     pairs_in,
 )
+from edgesr.export.reference import Reference
 from edgesr.export.repairlog import Log, Step
 from edgesr.metrics import crop_border, psnr, rgb_to_y, ssim
 from edgesr.models import load_file, shipped
@@ -118,6 +119,17 @@ def test_figures(tmp_path: Path, calibration: Calibration) -> None:
     assert moved.size_bytes == (tmp_path / "moved.onnx").stat().st_size
     assert moved.runs is not None
     assert moved.runs.startswith("ort ")
+
+
+def test_what_float32_gives_is_run_once(
+    calibration: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = load_file(model())
+    known = Reference(onnx.load(found.path), found.spec, calibration)
+    (alone,) = measured([ort(model())], calibration=calibration)
+    monkeypatch.setattr("edgesr.export.reference.by_graph", None)
+    (shared,) = measured([ort(model())], calibration=calibration, known=known)
+    assert dataclasses.replace(shared, ms={}) == dataclasses.replace(alone, ms={})
 
 
 def test_more_sets_and_the_worst_counts(tmp_path: Path, calibration: Calibration) -> None:
@@ -272,7 +284,7 @@ def test_the_report(tmp_path: Path) -> None:
         steps=(Step(what="conv in float", before=1.0, after=0.05, kept=True),),
     )  # fmt: skip
     report = GateReport(
-        model="m", origin="o", size=(360, 640), repair=log, pairs={HELD_OUT: 8},
+        model="m", origin="o", size=(360, 640), repairs=(log,), pairs={HELD_OUT: 8},
         measured=(
             row("ort fp32", "fp32", ms=100),
             row("ort int8", "int8", ms=20, drop=0.3, sets={HELD_OUT: (0.3, 0.01)}, ssim_drop=0.01),
@@ -292,7 +304,7 @@ def test_the_report(tmp_path: Path) -> None:
     assert kept["calibration"] == {"frames": 32}
     assert kept["auto"] == "ort fp32"
     assert [c["within"] for c in kept["candidates"]] == [True, False]
-    assert kept["repair"]["steps"][0]["kept"] is True
+    assert [log["steps"][0]["kept"] for log in kept["repairs"]] == [True]
     assert kept["machine"]["cores"] >= 1
     assert "onnxruntime" in kept["versions"]
 
@@ -312,11 +324,18 @@ def test_speeds_are_kept_for_auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert keep_speeds(report, path) is not None
         return recall(path)
 
+    eight = load_file(model()).spec.replace(precision="int8")
+    for name in ("net-int8.onnx", "net-int8-extra.onnx"):
+        graph = onnx.load(model())
+        onnx.helper.set_model_props(graph, {METADATA_KEY: eight.to_json()})
+        onnx.save(graph, tmp_path / name)
     fp32 = at("net.onnx", row("a", "fp32", ms=100))
     other = at("elsewhere.onnx", row("b", "bf16", ms=1))
     assert kept(fp32, other) == {"ort fp32": 100.0}
     good = at("net-int8.onnx", row("c", "int8", ms=20, drop=0.05))
     assert kept(fp32, good) == {"ort fp32": 100.0, "ort int8": 20.0}
+    unseen = at("net-int8-extra.onnx", row("d", "int8", ms=10, drop=0.05))  # no runtime takes it
+    assert kept(fp32, good, unseen) == {"ort fp32": 100.0, "ort int8": 20.0}
     bad = at("net-int8.onnx", row("c", "int8", ms=20, drop=0.5))
     assert kept(fp32, bad) == {"ort fp32": 100.0}
     slow = at("net-int8.onnx", row("c", "int8", ms=99, drop=0.05))

@@ -18,8 +18,9 @@ from photos import draw_photo
 
 from edgesr import models
 from edgesr.errors import ModelError, UsageError
+from edgesr.export import ranges, rounding
 from edgesr.export.calibrate import Calibration
-from edgesr.export.quantize import Scheme, convolutions, quantize
+from edgesr.export.quantize import Scheme, Seen, convolutions, quantize
 from edgesr.export.rounding import round_by
 from edgesr.metrics import rgb_to_y
 from edgesr.spec import METADATA_KEY, IoSpec, ModelSpec, StateSpec
@@ -321,6 +322,41 @@ def test_it_is_quiet_and_repeats_itself(capfd: pytest.CaptureFixture[str]) -> No
     printed = capfd.readouterr()
     assert printed.out == ""
     assert printed.err == ""
+
+
+def test_flavours_share_what_was_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges of the float network and what its layers give are found once, with equal results."""
+    graph, spec = shipped("espcn-x2")
+    some = calibration(count=3)
+    looked: list[str] = []
+    for module, name in ((ranges, "_find_ranges"), (rounding, "_targets")):
+        real = getattr(module, name)
+
+        def counted(*arguments: Any, real: Any = real, name: str = name, **options: Any) -> Any:
+            if name == "_find_ranges" or arguments[1]:  # no names: nothing is run
+                looked.append(name)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(module, name, counted)
+    seen, flavours = Seen(), ("ort", "openvino", "trt8", "trt")
+    layers = len(convolutions(graph))
+    for flavour in flavours:
+        quantize(graph, spec, some, Scheme(flavour=flavour), seen=seen)
+    assert looked == ["_find_ranges", *["_targets"] * layers]
+    seen = Seen()
+    for flavour in ("openvino", "trt8", "trt"):
+        shared = quantize(graph, spec, some, Scheme(flavour=flavour), seen=seen)
+        alone = quantize(graph, spec, some, Scheme(flavour=flavour))
+        assert shared.SerializeToString() == alone.SerializeToString()
+
+
+def test_every_picture_is_told() -> None:
+    graph, spec = shipped("espcn-x2")
+    notes: list[str] = []
+    quantize(graph, spec, calibration(count=2), Scheme(), on_note=notes.append)
+    assert notes[:2] == ["ranges, picture 1 of 2", "ranges, picture 2 of 2"]
+    assert notes[2] == "weights 1 of 3, picture 1 of 2"
+    assert notes[-1] == "weights 3 of 3, picture 2 of 2"
 
 
 def test_what_cannot_be_quantised() -> None:

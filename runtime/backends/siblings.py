@@ -1,7 +1,8 @@
 """Other forms of a model, kept beside it: NAME.onnx has NAME-int8.onnx and NAME-fp16.onnx.
 
-A backend may have a form of its own, which is taken first: NAME-int8-ort.onnx, and for OpenVINO
-NAME-int8.xml (with its .bin and .json).
+A backend may have a form of its own, which is taken first: NAME-int8-openvino.onnx, as
+`edgesr export --int8` writes it beside NAME-int8.onnx; then for OpenVINO NAME-int8.xml (with its
+.bin and .json).
 """
 
 from __future__ import annotations
@@ -52,9 +53,11 @@ def how_to_make(path: Path, *, spec: ModelSpec, precision: str) -> str:
     """One line: what was looked for, and the command that makes it."""
     shipped = path.parent.name == "weights" and path.stem == spec.name
     source = spec.name if shipped else str(path)
+    named = [file for file in files(path) if file.stem.startswith(f"{path.stem}-{precision}")]
+    but = f"; {named[0].name} is none: of another model or training, or damaged" if named else ""
     return (
         f"there is no {precision} form of {spec.name} ({path.stem}-{precision}.onnx beside "
-        f"{path}): make one with `edgesr export {source} {COMMANDS[precision]}`, then keep it "
+        f"{path}{but}): make one with `edgesr export {source} {COMMANDS[precision]}`, then keep it "
         "there or give it as the model"
     )
 
