@@ -103,6 +103,9 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "bsrn-s-x2": {**BSRN, "steps": 40_000, "init": "bsrn-s-x4"},
 }
 
+EIGHT_BITS = ("ecbsr-m4c16-x2", "ecbsr-m4c16-x2-video", "ecbsr-m10c16-x2", "espcn-x2")
+"""Whose INT8 form ships too: `--precision int8` takes it."""
+
 ON_GPU: dict[str, Any] = {"batch": 32, "patch": 64}
 GPU_LONGER = 10  # times as many steps
 

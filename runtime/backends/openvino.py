@@ -14,6 +14,7 @@ import numpy as np
 
 from edgesr.errors import BackendError
 from edgesr.runtime.backends import Array, Facts, Precision, Request, Session, check_batch
+from edgesr.runtime.backends.subpixel import Ending, cut
 from edgesr.runtime.backends.uint8 import to_float, to_uint8
 
 DEVICE = "CPU"
@@ -24,9 +25,12 @@ FLOATS: dict[str, Precision] = {"f32": "fp32", "bf16": "bf16"}
 class OpenVinoSession:
     """See `edgesr.runtime.backends.Session`."""
 
-    def __init__(self, compiled: Any, *, facts: Facts, request: Request) -> None:
+    def __init__(
+        self, compiled: Any, *, facts: Facts, request: Request, ending: Ending | None = None
+    ) -> None:
         self.facts = facts
         self._request = request
+        self._ending = ending
         self._closed = False
         # A graph with fp16 ends takes and gives float16; the batches here are float32.
         self._half = compiled.input(0).get_element_type().get_type_name() == "f16"
@@ -46,7 +50,8 @@ class OpenVinoSession:
                 return to_uint8(big) if self._request.converts else big
             if self._request.converts:  # read before the next call writes over it: no copy
                 batch = to_float(batch)
-                return to_uint8(request.infer([batch], share_inputs=True, share_outputs=True)[0])
+                big = request.infer([batch], share_inputs=True, share_outputs=True)[0]
+                return to_uint8(big) if self._ending is None else self._ending(big, batch)
             return request.infer([np.ascontiguousarray(batch)], share_inputs=True)[0]
         finally:
             self._requests.put(request)
@@ -82,7 +87,9 @@ def open_session(request: Request) -> Session:
     plugin = core()
     wanted = _floats(request)
     try:
-        model = plugin.read_model(request.path)
+        model, ending = plugin.read_model(request.path), None
+        if request.converts and model.input(0).get_element_type().get_type_name() == "f32":
+            model, ending = cut(model) or (model, None)
         if request.size is not None and not (request.precision == "bf16" and _broadcasts(model)):
             model.reshape([1, request.spec.channels, *request.size])
         compiled = plugin.compile_model(
@@ -115,7 +122,7 @@ def open_session(request: Request) -> Session:
         floats=FLOATS[hint],
         file=str(request.path),
     )
-    session = OpenVinoSession(compiled, facts=facts, request=request)
+    session = OpenVinoSession(compiled, facts=facts, request=request, ending=ending)
     # The first inferences of two threads at once can wait for each other for ever (one holds the
     # GIL, the other a lock inside openvino's bindings), so each request runs once here, in turn.
     for _ in range(request.parallel):
