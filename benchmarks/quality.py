@@ -46,6 +46,7 @@ WAYS = (
     ("ort", "fp32", "float32"),
     ("openvino", "bf16", "float32"),
     ("ort", "fp32", "uint8"),
+    ("openvino", "int8", "uint8"),  # where that form ships
     ("openvino", "bf16", "uint8"),  # what `edgesr stream` runs on a CPU that has bf16
 )
 

@@ -70,7 +70,9 @@ def speed_table(speed: dict[str, Any], quality: dict[str, Any]) -> str:
         if "fps" not in row:
             lines.append(f"| {label} | {row.get('absent', 'broken')} | | |")
             continue
-        score = psnr.get(PICTURE.get(name, (at_x2(name), "openvino bf16, uint8 in and out")))
+        model, eight = name.removesuffix("-int8"), name.endswith("-int8")
+        runs = f"openvino {'int8' if eight else 'bf16'}, uint8 in and out"
+        score = psnr.get(PICTURE.get(name, (at_x2(model), runs)))
         fps = row["loop_fps" if row["cut_clip"] else "fps"]["median"]
         decibel = "" if score is None else f"{score:.2f}"
         mark = "¹" if row["cut_clip"] else ""
@@ -82,7 +84,8 @@ def speed_table(speed: dict[str, Any], quality: dict[str, Any]) -> str:
         f"{clip['width']}x{clip['height']} H.264 to twice the size, x264 veryfast crf 20 (the "
         "cv2 loops write mp4v without sound, all that OpenCV's wheels can), on "
         f"{machine['cores']} cores of an {machine['cpu']}, medians of interleaved runs; edgesr "
-        "on OpenVINO in bf16. All rows and ratios: [stream.json](benchmarks/results/stream.json). "
+        "on OpenVINO in bf16, or int8 with `--precision int8`. "
+        "All rows and ratios: [stream.json](benchmarks/results/stream.json). "
         "dB: PSNR-Y with 8-bit luma in and out, as in a video. "
         "¹ the first frames only, without start-up."
     )

@@ -21,10 +21,11 @@ import common
 import peers
 import report
 
-from edgesr.models import shipped
+from edgesr.models import DEFAULT_MODEL, shipped
 
 HERE = Path(__file__).resolve().parent
 SCALE = 2
+EIGHT = "-int8"
 WARM_UP_FRAMES = 24
 PATIENCE = 3600.0  # seconds for one run of one row
 X264 = f"libx264 {peers.PRESET} crf {peers.CRF}"
@@ -42,7 +43,10 @@ PEERS = {  # name -> what it is, what it writes, whether it gets the cut clip
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """what, encoder: for the reader. slow: runs on the first --frames frames only."""
+    """what, encoder: for the reader. slow: runs on the first --frames frames only.
+
+    Ours are named by their model, with "-int8" behind it where its INT8 form runs.
+    """
 
     name: str
     what: str
@@ -53,8 +57,11 @@ class Row:
         if self.name in PEERS:
             command = ["python", "benchmarks/peers.py", self.name, clip, out]
             return [*command, "--peers", graphs] if graphs and "dnn" in self.name else command
+        model = self.name.removesuffix(EIGHT)
+        precision = "auto" if model == self.name else "int8"
         return [
-            *("python", "-m", "edgesr", "stream", clip, out, "--model", self.name),
+            *("python", "-m", "edgesr", "stream", clip, out, "--model", model),
+            *("--precision", precision),
             *("--scale", str(SCALE), "--codec", "h264", "--preset", peers.PRESET),
             *("--crf", peers.CRF, "--quiet", "--overwrite", "--stats", stats),
         ]
@@ -62,6 +69,7 @@ class Row:
 
 def all_rows() -> list[Row]:
     families = [m.family for m in shipped() if m.spec.scale == SCALE]
+    families += [f + EIGHT for f in families if f.startswith(DEFAULT_MODEL)]
     ours = [Row(name=f, what="edgesr stream, sound copied", encoder=X264) for f in families]
     return ours + [
         Row(name=name, what=what, encoder=encoder, slow=slow)
