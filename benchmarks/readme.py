@@ -43,6 +43,8 @@ def main() -> None:
     text = fill(text, "table", speed_table(speed, quality))
     text = fill(text, "quality", quality_table(quality))
     text = fill(text, "networks", network_list(networks()))
+    coded = json.loads((RESULTS / "video.json").read_text())
+    text = fill(text, "video", video_table(coded))
     taught = json.loads((RESULTS / "distillation.json").read_text())
     text = fill(text, "teachers", teacher_table(taught))
     (ROOT / "README.md").write_text(text)
@@ -111,6 +113,25 @@ def quality_table(quality: dict[str, Any]) -> str:
         ]
         name = row["name"].replace(f"-x{row['scale']}", "", 1)
         lines.append(f"| {name} | {row['scale']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def video_table(coded: dict[str, Any]) -> str:
+    """A row a method: PSNR-Y on compressed clips by the encoder's CRF, then SSIM and flicker."""
+    crfs = coded["crfs"]
+    lines = [f"| x264 at CRF | {' | '.join(map(str, crfs))} | SSIM | flicker |"]
+    lines.append(f"| --- |{' ---: |' * (len(crfs) + 2)}")
+    for name in coded["methods"]:
+        means = coded["means"][name]
+        cells = [f"{means[str(crf)]['psnr_y']:.2f}" for crf in crfs]
+        cells += [f"{means['all']['ssim_y']:.4f}", f"{means['all']['flicker']:.2f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines.append("")
+    lines.append(
+        f"PSNR-Y, means over {len(coded['clips'])} clips made small, encoded and enlarged again; "
+        "flicker in 8-bit codes, less is better "
+        "([video.json](benchmarks/results/video.json))."
+    )
     return "\n".join(lines) + "\n"
 
 
