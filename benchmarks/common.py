@@ -19,6 +19,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from edgesr.metrics import psnr
 from edgesr.runtime.stats import machine_facts, versions
@@ -47,6 +48,14 @@ def head(benchmark: str, **facts: Any) -> dict[str, Any]:
         "versions": versions() | _versions(),
         **facts,
     }
+
+
+def lanczos(luma: Array, *, scale: int) -> Array:
+    """FFmpeg's swscale: (H, W) uint8 -> (sH, sW)."""
+    frame = av.VideoFrame.from_ndarray(luma, format="gray")
+    size = {"width": frame.width * scale, "height": frame.height * scale}
+    big = VideoReformatter().reformat(frame, **size, format="gray", interpolation="LANCZOS")
+    return big.to_ndarray()
 
 
 def _versions() -> dict[str, str]:

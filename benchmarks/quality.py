@@ -15,11 +15,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import av
 import common
 import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from peers import DNN_SUPERRES, Absent, dnn_graph
 from published import PUBLISHED
 
@@ -77,14 +75,10 @@ def bicubic(sets: Sets, *, scale: int) -> Figures:
 
 def lanczos(sets: Sets, *, scale: int) -> Figures:
     """FFmpeg's, as the row of stream.py has it."""
-    reformatter = VideoReformatter()
 
     def upscale(luma: Array) -> Array:
         small = np.round(luma * 255.0).astype(np.uint8)
-        frame = av.VideoFrame.from_ndarray(small, format="gray")
-        size = {"width": frame.width * scale, "height": frame.height * scale}
-        big = reformatter.reformat(frame, **size, format="gray", interpolation="LANCZOS")
-        return big.to_ndarray().astype(np.float32) / 255.0
+        return common.lanczos(small, scale=scale).astype(np.float32) / 255.0
 
     return scored("lanczos", "FFmpeg swscale, uint8 in and out", upscale, sets, scale=scale)
 

@@ -19,10 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import av
 import common
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from video_report import DECIMALS, claims, means, show, write_picture
 
 from edgesr.distill.clips import enlarged, luma_of, luma_only, read_frames, shrunk, through_x264
@@ -85,14 +83,7 @@ def bicubic(frames: Sequence[Frame], *, scale: int) -> list[Array]:
 
 
 def lanczos(frames: Sequence[Frame], *, scale: int) -> list[Array]:
-    reformatter = VideoReformatter()
-    big = []
-    for frame in frames:
-        picture = av.VideoFrame.from_ndarray(frame.planes[0], format="gray")
-        size = {"width": frame.width * scale, "height": frame.height * scale}
-        made = reformatter.reformat(picture, **size, format="gray", interpolation="LANCZOS")
-        big.append(made.to_ndarray())
-    return big
+    return [common.lanczos(frame.planes[0], scale=scale) for frame in frames]
 
 
 def open_model(model: Model, stack: ExitStack) -> Method:

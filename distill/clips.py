@@ -21,7 +21,7 @@ import numpy as np
 
 from edgesr.bicubic import downscale, imresize
 from edgesr.colour import chroma_of_luma_size, chroma_to_luma_size, subsampling
-from edgesr.distill.codec import ENCODERS
+from edgesr.distill.codec import options_of
 from edgesr.distill.pictures import check_sizes
 from edgesr.distill.scores import MOST_DB, Score
 from edgesr.distill.sources import VIDEO_SUFFIXES
@@ -288,6 +288,5 @@ def x264(like: Frame, *, crf: int) -> Any:
         ) from error
     encoder.width, encoder.height, encoder.pix_fmt = like.width, like.height, like.format
     encoder.time_base = Fraction(1, 25)
-    encoder.options = {"crf": str(crf), "preset": "medium", "threads": "1"}
-    encoder.options |= dict(ENCODERS["libx264"].options)
+    encoder.options = options_of("libx264", crf=crf, preset="medium") | {"threads": "1"}
     return encoder

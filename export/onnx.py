@@ -7,13 +7,9 @@ external data, no stack traces. With io="uint8" scaling, rounding and clamping m
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io as text_io
 import itertools
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +23,7 @@ from torch.export import Dim
 
 from edgesr.errors import UsageError
 from edgesr.export.opset import OPSET, lowered
+from edgesr.export.quiet import quiet
 from edgesr.export.rewrite import Applied, rewrite
 from edgesr.export.source import find_checkpoint
 from edgesr.export.tidy import TOLERANCE, ParityError, tidy
@@ -228,18 +225,3 @@ def parity(
     if spec.io.dtype == "uint8":
         inputs = [np.round(picture * 255).astype(np.uint8) for picture in inputs]
     return compare(reference, ours, inputs)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The exporter warns of its own version conversion and of a missing torchvision."""
-    logger = logging.getLogger("torch.onnx")
-    level, disabled = logger.level, logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(text_io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        logger.setLevel(level)

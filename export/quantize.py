@@ -15,7 +15,8 @@ from onnx import numpy_helper
 from edgesr.errors import ModelError, UsageError
 from edgesr.export.calibrate import Calibration
 from edgesr.export.fp16 import halve
-from edgesr.export.ranges import SYMMETRIC, OnNote, Reader, quiet, ranges_of
+from edgesr.export.quiet import quiet
+from edgesr.export.ranges import SYMMETRIC, OnNote, Reader, ranges_of
 from edgesr.export.rounding import Target, refine, round_weights
 from edgesr.export.slopes import double_slopes, plain_slopes
 from edgesr.export.typed import (

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgesr.export.quiet import quiet
 from edgesr.export.rounding import MANY
 from edgesr.export.typed import convolutions
 
@@ -130,15 +127,3 @@ class Reader:
     def get_next(self) -> dict[str, Array] | None:
         picture = next(self._pictures, None)
         return None if picture is None else {self._name: picture}
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

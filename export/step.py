@@ -14,8 +14,9 @@ import onnxruntime
 import torch
 from torch.export import Dim
 
-from edgesr.export.onnx import MAX_SIZE, quiet
+from edgesr.export.onnx import MAX_SIZE
 from edgesr.export.opset import OPSET, lowered
+from edgesr.export.quiet import quiet
 from edgesr.export.verify import Difference, check_inputs, compare
 from edgesr.networks.causal import Causal, CausalStep
 from edgesr.spec import ModelSpec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from scripts import scripts_of
 
 from edgesr.bicubic import downscale
 from edgesr.distill.evaluate import evaluate_model
@@ -29,12 +29,8 @@ RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 @pytest.fixture
 def script(monkeypatch):
     """Import a file of benchmarks/ as its scripts do, and forget it afterwards."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(BENCHMARKS) in (getattr(sys.modules[name], "__file__", None) or ""):
-            del sys.modules[name]
+    with scripts_of(BENCHMARKS, monkeypatch) as load:
+        yield load
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scripts import scripts_of
 
 from edgesr import cards, cli, models
 from edgesr.card_text import markdown
@@ -26,12 +26,8 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a file of docs/ as it is run, and forget it afterwards."""
-    monkeypatch.syspath_prepend(str(DOCS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(DOCS) in (getattr(sys.modules[name], "__file__", None) or ""):
-            del sys.modules[name]
+    with scripts_of(DOCS, monkeypatch) as load:
+        yield load
 
 
 def run(*arguments: str) -> int:

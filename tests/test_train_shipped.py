@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts import scripts_of
 
 from edgesr.errors import UsageError
 
@@ -16,20 +17,19 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
 @pytest.fixture
-def plan(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import plan
-
-    yield plan
-    sys.modules.pop("plan")
+def script(monkeypatch):
+    with scripts_of(BENCHMARKS, monkeypatch) as load:
+        yield load
 
 
 @pytest.fixture
-def train_shipped(plan, monkeypatch):
-    import train_shipped
+def plan(script):
+    return script("plan")
 
-    yield train_shipped
-    sys.modules.pop("train_shipped")
+
+@pytest.fixture
+def train_shipped(script):
+    return script("train_shipped")
 
 
 def test_every_training_starts_from_an_earlier_one(plan):

@@ -43,7 +43,7 @@ def cut(model: Any) -> tuple[Any, Ending] | None:
     """An OpenVINO model that ends in front of [skip and] pixel shuffle; None where it does not."""
     import openvino
 
-    shuffle = source_of(model.get_results()[0])
+    shuffle = model.get_results()[0].input_value(0).get_node()
     if len(model.outputs) != 1 or shuffle.get_type_name() != "DepthToSpace":
         return None
     scale = int(shuffle.get_attributes()["block_size"])
@@ -58,7 +58,3 @@ def cut(model: Any) -> tuple[Any, Ending] | None:
             skip, before = True, next(end for end in ends if end is not inputs[0])
     ended = openvino.Model([before], model.get_parameters(), model.get_friendly_name())
     return ended, Ending(scale=scale, skip=skip)
-
-
-def source_of(node: Any) -> Any:
-    return node.input_value(0).get_node()
