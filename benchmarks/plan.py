@@ -17,12 +17,18 @@ from edgesr.distill.recipe import Recipe, load_recipe
 MSE = {"loss": "mse", "full_range": 0.1}
 """Last stages: what PSNR counts, and nearly all crops in the range that the tables are made in."""
 
-VIDEO = {"recipe": "video", "lr": 5e-4}
+SOAP = {"optimizer": "soap", "lr": 3e-3}
+WARM = {**SOAP, **MSE, "lr": 2e-3}
+"""What starts from another scale, or from a first stage."""
 
-FSRCNN = {"student": "fsrcnn-pisr", "batch": 16, "patch": 24}
+VIDEO = {"recipe": "video", "lr": 5e-4}
+VIDEO_SOAP = {**SOAP, "recipe": "video", "lr": 1e-3}
+
+FSRCNN = {**WARM, "student": "fsrcnn-pisr", "batch": 16, "patch": 24}
 """Started by PISR; the many steps after it are plain ones, which are three times as fast."""
 
 BSRN = {
+    **SOAP,
     "recipe": "bsrn",
     "batch": 12,
     "patch": 32,
@@ -67,40 +73,43 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "teacher_steps": 4_000,
         "patch": 24,
         "copies": [1.0, 0.5],
-        "lr": 6e-3,
+        **SOAP,
+        "teacher_lr": 3e-3,
         "warmup": 200,
         "ema": 0.999,
         "precision": "bf16",
     },
-    "fsrcnn-x2": {**MSE, **FSRCNN, "steps": 60_000, "lr": 4e-3, "init": "fsrcnn-x2-stage1"},
+    "fsrcnn-x2": {**FSRCNN, "steps": 24_000, "init": "fsrcnn-x2-stage1"},
     "ecbsr-m10c16-x2-stage1": {"steps": 60_000},
-    "ecbsr-m10c16-x2": {**MSE, "steps": 24_000, "lr": 4e-4, "init": "ecbsr-m10c16-x2-stage1"},
+    "ecbsr-m10c16-x2": {**WARM, "steps": 20_000, "init": "ecbsr-m10c16-x2-stage1"},
     "ecbsr-m4c16-x3-stage1": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
-    "ecbsr-m4c16-x3": {**MSE, "steps": 40_000, "lr": 8e-4, "init": "ecbsr-m4c16-x3-stage1"},
+    "ecbsr-m4c16-x3": {**WARM, "steps": 12_000, "init": "ecbsr-m4c16-x3-stage1"},
     "ecbsr-m4c16-x4-stage1": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
-    "ecbsr-m4c16-x4": {**MSE, "steps": 40_000, "lr": 8e-4, "init": "ecbsr-m4c16-x4-stage1"},
+    "ecbsr-m4c16-x4": {**WARM, "steps": 30_000, "init": "ecbsr-m4c16-x4-stage1"},
     "ecbsr-m10c16-x3-stage1": {"steps": 6_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2-stage1"},
-    "ecbsr-m10c16-x3": {**MSE, "steps": 24_000, "lr": 8e-4, "init": "ecbsr-m10c16-x3-stage1"},
+    "ecbsr-m10c16-x3": {**WARM, "steps": 10_000, "init": "ecbsr-m10c16-x3-stage1"},
     "ecbsr-m10c16-x4-stage1": {"steps": 6_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2-stage1"},
-    "ecbsr-m10c16-x4": {**MSE, "steps": 24_000, "lr": 8e-4, "init": "ecbsr-m10c16-x4-stage1"},
-    "ecbsr-m4c8-x2": {"steps": 60_000, "lr": 2e-3},
-    "ecbsr-m4c8-x3": {**MSE, "steps": 20_000, "init": "ecbsr-m4c8-x2"},
-    "ecbsr-m4c8-x4": {**MSE, "steps": 20_000, "init": "ecbsr-m4c8-x2"},
-    "fsrcnn-x3": {**MSE, **FSRCNN, "steps": 20_000, "lr": 2e-3, "init": "fsrcnn-x2"},
-    "fsrcnn-x4": {**MSE, **FSRCNN, "steps": 20_000, "lr": 2e-3, "init": "fsrcnn-x2"},
-    "ecbsr-m4c16-x3-video": {**VIDEO, "steps": 12_000, "init": "ecbsr-m4c16-x3"},
-    "ecbsr-m4c16-x4-video": {**VIDEO, "steps": 12_000, "init": "ecbsr-m4c16-x4"},
-    "ecbsr-m10c16-x2-video": {**VIDEO, "steps": 24_000, "init": "ecbsr-m10c16-x2"},
-    "ecbsr-m10c16-x3-video": {**VIDEO, "steps": 12_000, "init": "ecbsr-m10c16-x3"},
-    "ecbsr-m10c16-x4-video": {**VIDEO, "steps": 12_000, "init": "ecbsr-m10c16-x4"},
-    "ecbsr-m10c32-x2": {"steps": 60_000},
-    "ecbsr-m10c32-x3": {**MSE, "steps": 24_000, "lr": 8e-4, "init": "ecbsr-m10c32-x2"},
-    "ecbsr-m10c32-x4": {**MSE, "steps": 24_000, "lr": 8e-4, "init": "ecbsr-m10c32-x2"},
+    "ecbsr-m10c16-x4": {**WARM, "steps": 10_000, "init": "ecbsr-m10c16-x4-stage1"},
+    "ecbsr-m4c8-x2": {**SOAP, "steps": 24_000},
+    "ecbsr-m4c8-x3": {**WARM, "steps": 10_000, "init": "ecbsr-m4c8-x2"},
+    "ecbsr-m4c8-x4": {**WARM, "steps": 10_000, "init": "ecbsr-m4c8-x2"},
+    "fsrcnn-x3": {**FSRCNN, "steps": 10_000, "init": "fsrcnn-x2"},
+    "fsrcnn-x4": {**FSRCNN, "steps": 10_000, "init": "fsrcnn-x2"},
+    "ecbsr-m4c16-x3-video": {**VIDEO_SOAP, "steps": 6_000, "init": "ecbsr-m4c16-x3"},
+    "ecbsr-m4c16-x4-video": {**VIDEO_SOAP, "steps": 6_000, "init": "ecbsr-m4c16-x4"},
+    "ecbsr-m10c16-x2-video": {**VIDEO_SOAP, "steps": 14_000, "init": "ecbsr-m10c16-x2"},
+    "ecbsr-m10c16-x3-video": {**VIDEO_SOAP, "steps": 6_000, "init": "ecbsr-m10c16-x3"},
+    "ecbsr-m10c16-x4-video": {**VIDEO_SOAP, "steps": 6_000, "init": "ecbsr-m10c16-x4"},
+    "ecbsr-m10c32-x2": {**SOAP, "steps": 24_000},
+    "ecbsr-m10c32-x3": {**WARM, "steps": 8_000, "init": "ecbsr-m10c32-x2"},
+    "ecbsr-m10c32-x4": {**WARM, "steps": 14_000, "init": "ecbsr-m10c32-x2"},
     "espcn-x2": {"steps": 20_000},
-    "espcn-x3": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
-    "espcn-x4": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
-    "bsrn-s-x4": {**BSRN, "steps": 100_000},
-    "bsrn-s-x2": {**BSRN, "steps": 40_000, "init": "bsrn-s-x4"},
+    "espcn-x3-stage1": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
+    "espcn-x3": {**WARM, "steps": 12_000, "init": "espcn-x3-stage1"},
+    "espcn-x4-stage1": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
+    "espcn-x4": {**WARM, "steps": 12_000, "init": "espcn-x4-stage1"},
+    "bsrn-s-x4": {**BSRN, "steps": 16_000},
+    "bsrn-s-x2": {**BSRN, "steps": 5_000, "lr": 2e-3, "init": "bsrn-s-x4"},
 }
 
 EIGHT_BITS = ("ecbsr-m4c16-x2", "ecbsr-m4c16-x2-video", "ecbsr-m10c16-x2", "espcn-x2")

@@ -1,4 +1,10 @@
-"""One step of a training: optimiser, its rate, clipped gradients, averaged weights."""
+"""One step of a training: optimiser, its rate, clipped gradients, averaged weights.
+
+SOAP (Vyas et al., "Improving and stabilizing Shampoo using Adam", ICLR 2025) is Adam in the
+eigenbasis of Shampoo's preconditioner. The networks here are so small that its matrices are, too
+(16 and 16 and 3 and 3 wide for most weights): a step takes a fifth longer, and a tenth of the steps
+will do (`benchmarks/results/optimizers.json`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesr.distill.recipe import Recipe
+from edgesr.errors import MissingDependency
 
 MOMENTUM = 0.9  # of SGD
 
@@ -19,8 +26,22 @@ def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.
         return torch.optim.SGD(
             parameters, lr=recipe.lr, momentum=MOMENTUM, weight_decay=decay, fused=True
         )
+    if recipe.optimizer == "soap":
+        return make_soap(parameters, lr=recipe.lr, betas=recipe.betas or (0.95, 0.95), decay=decay)
     betas = recipe.betas or (0.9, 0.99)
     return torch.optim.Adam(parameters, lr=recipe.lr, betas=betas, weight_decay=decay, fused=True)
+
+
+def make_soap(
+    parameters: Iterable[nn.Parameter], *, lr: float, betas: tuple[float, float], decay: float
+) -> torch.optim.Optimizer:
+    try:
+        from pytorch_optimizer import SOAP
+    except ImportError:
+        raise MissingDependency(
+            "optimizer = \"soap\" needs pytorch-optimizer: pip install 'edgesr[train]'"
+        ) from None
+    return SOAP(parameters, lr=lr, betas=betas, weight_decay=decay)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

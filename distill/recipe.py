@@ -97,10 +97,10 @@ class Recipe(BaseModel):
     compile: bool = False
     """Through torch.compile: faster steps after half a minute; on a CPU it needs g++."""
 
-    optimizer: Literal["adam", "sgd"] | None = None
-    """None: Adam; SGD has momentum 0.9."""
+    optimizer: Literal["adam", "sgd", "soap"] | None = None
+    """None: Adam; SGD has momentum 0.9; SOAP needs a tenth of Adam's steps, at about 3e-3."""
     betas: tuple[float, float] | None = None
-    """Of Adam; None: 0.9, 0.99."""
+    """None: 0.9, 0.99 of Adam; 0.95, 0.95 of SOAP."""
     weight_decay: float | None = Field(default=None, ge=0)
     schedule: Literal["cosine", "steps", "restarts"] | None = None
     """Of the rate. None: one cosine; "steps": times `decay` at every milestone, `lr_end` at least;

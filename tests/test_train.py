@@ -64,9 +64,15 @@ def test_it_learns(photos: Path, tmp_path: Path) -> None:
     assert result.psnr_y > result.bicubic_psnr_y
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_resumed_is_bit_for_bit_the_same(photos: Path, tmp_path: Path, precision: str) -> None:
-    recipe = tiny(precision=precision)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"precision": "bf16"}, {"optimizer": "soap"}, {"optimizer": "soap", "weight_decay": 1e-3}],
+    ids=lambda settings: "-".join(map(str, settings.values())) or "fp32",
+)
+def test_resumed_is_bit_for_bit_the_same(
+    photos: Path, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    recipe = tiny(**settings)
     distill(recipe, data=photos, out=tmp_path / "whole", device="cpu")
     asked = 0
 
