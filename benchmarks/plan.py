@@ -17,7 +17,7 @@ from edgesr.distill.recipe import Recipe, load_recipe
 MSE = {"loss": "mse", "full_range": 0.1}
 """Last stages: what PSNR counts, and nearly all crops in the range that the tables are made in."""
 
-SOAP = {"optimizer": "soap", "lr": 3e-3}
+SOAP = {"optimizer": "soap", "lr": 3e-3, "betas": [0.95, 0.95]}
 WARM = {**SOAP, **MSE, "lr": 2e-3}
 """What starts from another scale, or from a first stage."""
 
