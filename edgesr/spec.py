@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edgesr.errors import ModelError
 
@@ -18,15 +18,25 @@ SCHEMA = 1
 METADATA_KEY = "edgesr"
 
 Colour = Literal["y", "rgb"]
+Dtype = Literal["float32", "float16", "uint8"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class IoSpec:
-    """How pixels enter and leave: dtype, axis order and the value range of black..white."""
+    """How pixels enter and leave the graph: dtype, axis order and the value range of black..white.
 
-    dtype: Literal["float32", "uint8"] = "float32"
+    float16 says that a typed graph has no casts at its ends; backends are given float32 all the
+    same, and convert.
+    """
+
+    dtype: Dtype = "float32"
     layout: Literal["NCHW"] = "NCHW"
     range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in get_args(Dtype):
+            allowed = ", ".join(get_args(Dtype))
+            raise ModelError(f"model facts say pixels of {self.dtype!r}: {allowed} are allowed")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ inside (the state of temporal networks), and `model.half()` needs the torch netw
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -51,13 +52,14 @@ def to_fp16(
     keep_float  names of nodes that stay float32, see `overflowing`
 
     An input that ONNX allows in float32 only (scales of Resize, of Q/DQ below opset 19) stays so.
-    Facts: precision "fp16". Raises ModelError for an unknown name, or a graph whose types cannot
-    be told.
+    Facts: precision "fp16", and `io` where the ends were float32. Raises ModelError for an unknown
+    name, or a graph whose types cannot be told.
     """
     made = named(graph)
     check_names(made, set(keep_float), spec=spec)
     halve(made, spec, io=io, keep_float=keep_float)
-    return finish(made, spec.replace(precision="fp16"))
+    ends = spec.io if spec.io.dtype == "uint8" else replace(spec.io, dtype=io)
+    return finish(made, spec.replace(precision="fp16", io=ends))
 
 
 def halve(

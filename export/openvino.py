@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 
 from edgesr.errors import EdgesrError, MissingDependency, UsageError
+from edgesr.export.candidates import io_of
 from edgesr.export.openvino_int8 import operations, quantised
 from edgesr.export.verify import Difference, check_inputs, compare
 from edgesr.runtime.backends import Request
@@ -176,7 +177,7 @@ def _distance(
         threads=1,
         parallel=1,
         size=None,
-        io=spec.io.dtype,
+        io=io_of(spec),
         why="asked for",
     )
     session = open_session(request)
@@ -228,8 +229,9 @@ def _judge(difference: Difference, psnr: float | None, spec: ModelSpec) -> None:
                 f"must be {LEAST_PSNR:g} or more; nothing was written"
             )
         return
-    limit = LIMITS[spec.precision] if spec.io.dtype == "float32" else 1.0  # a level
-    fits = difference.max_abs <= limit if spec.io.dtype == "uint8" else difference.within(limit)
+    levels = spec.io.dtype == "uint8"
+    limit = 1.0 if levels else LIMITS[spec.precision]
+    fits = difference.max_abs <= limit if levels else difference.within(limit)
     if not fits:
         raise EdgesrError(
             f"{spec.name}: the OpenVINO model differs from the ONNX graph: {difference}, allowed "

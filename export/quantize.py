@@ -95,7 +95,7 @@ def quantize(
     if spec.state:
         raise UsageError(f"{spec.name} keeps state between frames: INT8 is for single pictures")
     if spec.io.dtype != "float32":
-        raise UsageError(f"{spec.name} takes 8-bit values: quantise the float32 file")
+        raise UsageError(f"{spec.name} takes {spec.io.dtype}: quantise the float32 file")
     seen = seen or Seen()
     floats = named(graph)
     check_names(floats, set(scheme.keep_float), spec=spec)

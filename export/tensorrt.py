@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from edgesr.errors import BackendError, MissingDependency, UsageError
+from edgesr.export.candidates import io_of
 from edgesr.export.tensorrt_finish import Flavour, finish_lines
 from edgesr.export.tensorrt_graphs import Maker, Precision, Quantised, replace_graph, write_graphs
 from edgesr.export.tensorrt_parity import LIMITS, loudest, near, parity, parity_inputs
@@ -265,7 +266,7 @@ class _Build:
             threads=1,
             parallel=1,
             size=None,
-            io=spec.io.dtype,
+            io=io_of(spec),
             why="parity",
             device="cuda:0",
         )

@@ -246,7 +246,8 @@ def halved(path: Path, *, ends: int = onnx.TensorProto.FLOAT) -> Path:
         node("Cast", ["large"], ["big"], to=ends),
     ]
     tensors = {"weight": np.ones((4, 1, 1, 1), np.float16)}
-    return written(path, nodes, tensors, ends, precision="fp16")
+    io = IoSpec(dtype="float16" if ends == half else "float32")
+    return written(path, nodes, tensors, ends, precision="fp16", io=io)
 
 
 def written(path: Path, nodes: list[Any], tensors: Any, dtype: int, **facts: Any) -> Path:

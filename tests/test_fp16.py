@@ -81,7 +81,8 @@ def test_shipped_models_stay_close(name: str, io: Any) -> None:
     assert got.dtype == io
     assert np.abs(expected - got.astype(np.float32)).max() < TOLERANCE
     facts = {p.key: p.value for p in half.metadata_props}
-    assert ModelSpec.from_json(facts[METADATA_KEY]).precision == "fp16"
+    facts_of = ModelSpec.from_json(facts[METADATA_KEY])
+    assert (facts_of.precision, facts_of.io.dtype) == ("fp16", io), "as the graph's ends are"
     floats = [t.name for t in half.graph.initializer if t.data_type == TensorProto.FLOAT]
     assert floats == []
     casts = [node for node in half.graph.node if node.op_type == "Cast"]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from edgesr.errors import EdgesrError, ModelError, UsageError
-from edgesr.spec import ModelSpec, StateSpec
+from edgesr.spec import IoSpec, ModelSpec, StateSpec
 
 SPEC = ModelSpec(
     name="a-x2",
@@ -23,6 +24,12 @@ def test_json_round_trip() -> None:
     assert ModelSpec.from_json(SPEC.to_json()) == SPEC
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_every_dtype_of_pixels(dtype: Any) -> None:
+    spec = SPEC.replace(io=IoSpec(dtype=dtype))
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
 def test_no_halo_means_global_pooling() -> None:
     assert ModelSpec.from_json(SPEC.replace(halo=None).to_json()).halo is None
 
@@ -35,6 +42,7 @@ def test_no_halo_means_global_pooling() -> None:
         ({"scale": 0}, "scale 0"),
         ({"surprise": 1}, r"unknown entries \['surprise'\]"),
         ({"io": {"range": [0]}}, "cannot be read"),
+        ({"io": {"dtype": "int4"}}, "pixels of 'int4': float32, float16, uint8 are allowed"),
     ],
 )
 def test_facts_that_are_wrong(change: dict[str, object], message: str) -> None:

@@ -176,7 +176,7 @@ def test_half_in_and_out(tmp_path: Path, trt: FakeTrt, io: str) -> None:
 
 def half_model(path: Path) -> Path:
     """Each pixel four times, float16 in and out."""
-    facts = onnx_models.spec(precision="fp16", halo=0)
+    facts = onnx_models.spec(precision="fp16", halo=0, io=IoSpec(dtype="float16"))
     nodes = [helper.make_node("Conv", ["x", "w"], ["h"], kernel_shape=[1, 1])]
     nodes += [helper.make_node("DepthToSpace", ["h"], ["y"], blocksize=2, mode="CRD")]
     weight = {"w": np.ones((4, 1, 1, 1), np.float16)}

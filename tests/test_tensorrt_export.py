@@ -15,9 +15,12 @@ from trt_fakes import PLAN, Cuda, Trt8, Trt10, Trt11
 
 from edgesr.errors import BackendError, UsageError
 from edgesr.export import tensorrt as export
+from edgesr.export.fp16 import to_fp16
 from edgesr.export.source import load_source
 from edgesr.export.tensorrt import TensorRtReport, export_tensorrt
+from edgesr.export.tensorrt_parity import parity, parity_inputs
 from edgesr.models import load_file
+from edgesr.runtime.backends import open_session
 from edgesr.runtime.backends.engine import make_key, read_sidecar
 from edgesr.runtime.backends.engine_options import engine_options
 from edgesr.runtime.backends.tensorrt_build import open_plan
@@ -187,6 +190,20 @@ def test_a_typed_file_is_built_as_it_is(tmp_path: Path, none: None) -> None:
     assert path.read_bytes() == before
     with pytest.raises(UsageError, match="is fp16 and cannot become int8"):
         export_tensorrt(source, base=tmp_path / "x", precision="int8", options=options)
+
+
+def test_float16_ends_are_compared_as_a_session_feeds_them(tmp_path: Path) -> None:
+    """Typed by hand with float16 ends: float32 batches in and out, cast on the way."""
+    source = load_source(str(convolutions(tmp_path / "net.onnx")))
+    graph = to_fp16(source.graph, source.spec, io="float16")
+    onnx.save(graph, tmp_path / "half.onnx")
+    half = export_source(tmp_path / "half.onnx")
+    assert half.spec.io.dtype == "float16"
+    runtime = open_session(tmp_path / "half.onnx", spec=half.spec, backend="ort")
+    inputs = parity_inputs(half.spec, engine_options(half.spec, **SIZES))
+    assert {picture.dtype for picture in inputs} == {np.dtype(np.float32)}
+    assert parity(runtime, half.graph, inputs).max_abs == 0.0
+    assert parity(runtime, source.graph, inputs).max_abs < 5e-3
 
 
 def export_source(path: Path):

@@ -84,7 +84,7 @@ class Request:
     @property
     def converts(self) -> bool:
         """Whether 8-bit batches are scaled and rounded around the graph, not inside it."""
-        return self.io == "uint8" and self.spec.io.dtype == "float32"
+        return self.io == "uint8" and self.spec.io.dtype != "uint8"
 
 
 def _open_ort(request: Request) -> Session:
