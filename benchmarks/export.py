@@ -1,10 +1,13 @@
 """What each form of an export costs and brings, at x2: decibels, ms, bytes.
 
-    python benchmarks/export.py --bench BENCH --clip CLIP.mp4 --out benchmarks/results/export.json
+    python benchmarks/export.py --bench BENCH --clip CLIP.mp4 --photos PHOTOS \\
+        --out benchmarks/results/export.json
 
 BENCH holds Set5/ and Set14/ as for quality.py; INT8 is calibrated on the first part of CLIP and
-judged on the last. Shipped networks lose PSNR-Y against the truth. The others have random weights,
-whose pictures are noise: they have no drop, and stand here for time and the distance to float32.
+judged on the last. Networks lose PSNR-Y against the truth. Those that are not shipped are trained
+first, on PHOTOS, for the few steps of BRIEF: not good, but pictures of which decibels can be lost.
+Without PHOTOS they have random weights, whose pictures are noise: they have no drop then, and stand
+here for time and the distance to float32.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ import onnx
 from rewrites import parse_size, spread_weights
 
 from edgesr.distill.pictures import load_pairs
+from edgesr.distill.recipe import load_recipe
+from edgesr.distill.run import distill
 from edgesr.errors import EdgesrError
 from edgesr.export.calibrate import Calibration, collect
 from edgesr.export.fp16 import to_fp16
@@ -40,7 +45,19 @@ from edgesr.spec import ModelSpec
 Array = np.ndarray[Any, Any]
 Sets = Mapping[str, Sequence[tuple[Array, Array]]]
 
-NETWORKS = ("espcn", "ecbsr-m4c16", "fsrcnn", "bsrn", "srvgg")
+NETWORKS = ("espcn", "ecbsr-m4c16", "fsrcnn", "bsrn", "srvgg-16")
+BRIEF: dict[str, Any] = {
+    "steps": 1_000,
+    "batch": 8,
+    "patch": 24,
+    "copies": [1.0, 0.5],
+    "full_range": 0.0,
+    "optimizer": "soap",
+    "lr": 3e-3,
+    "warmup": 100,
+    "ema": 0.99,
+    "precision": "bf16",
+}
 SETS = ("Set5", "Set14")
 REPAIRED_ON = "Set5"
 FLAVOURS = ("ort", "openvino")
@@ -48,10 +65,16 @@ MAX_DROP = 0.1
 FASTER = 1.8  # than ONNX Runtime fp32: what INT8 or bf16 should be for the shipped networks
 
 
-def source_of(name: str) -> tuple[Source, str]:
-    """The shipped model, else the network with random weights; and which of both."""
+def source_of(name: str, options: argparse.Namespace) -> tuple[Source, str]:
+    """The shipped model, else the network trained a little or with random weights; and which."""
     if any(model.name == f"{name}-x2" for model in shipped()):
         return load_source(f"{name}-x2"), "shipped"
+    if options.photos is not None:
+        recipe = load_recipe("bicubic", student=name, scale=2, **BRIEF)
+        out = options.runs / f"{name}-x2"
+        val = options.bench / "Set5"
+        result = distill(recipe, data=options.photos, val=val, out=out, resume=True, device="cpu")
+        return load_source(str(out)), f"{recipe.steps} steps, {result.psnr_y:.2f} dB"
     network = spread_weights(build(name, 2))
     built = build_onnx(network, checkpoint.spec_of(name, network))
     return Source(graph=built.graph, spec=built.spec, origin=name, module=built.module), "random"
@@ -146,11 +169,11 @@ def ways(files: Mapping[str, Path]) -> list[Candidate]:
 
 def one(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     print(name, flush=True)
-    source, weights = source_of(name)
+    source, weights = source_of(name, options)
     calibration = collect([options.clip], spec=source.spec, frames=options.frames)
     sets: Sets = {}
     judged = calibration
-    if weights == "shipped":
+    if weights != "random":
         sets = load_sets(options.bench, options.sets, source.spec)
     # As `edgesr export --eval Set5` does; the repair does not see Set14.
     chosen = {name: pairs for name, pairs in sets.items() if name == REPAIRED_ON}
@@ -220,7 +243,7 @@ def show(networks: Sequence[Mapping[str, Any]], threads: Sequence[int]) -> str:
     header += [f"x ort fp32, {t}" for t in threads] + ["kB"]
     lines = []
     for network in networks:
-        note = "" if network["weights"] == "shipped" else " (random weights: no dB lost)"
+        note = "" if network["weights"] == "shipped" else f" ({network['weights']})"
         lines.append([network["name"] + note, *[""] * (len(header) - 1)])
         rows = network["candidates"]
         for row in rows:
@@ -244,6 +267,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bench", type=Path, required=True)
     parser.add_argument("--clip", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, help="train what is not shipped, a little")
+    parser.add_argument("--runs", type=Path, default=Path("runs/export"))
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--size", type=parse_size, default=(360, 640), metavar="WxH")
     parser.add_argument("--rounds", type=int, default=25)

@@ -94,15 +94,15 @@ def _how(card: Mapping[str, Any]) -> list[str]:
     how = card["training"]
     if not how:
         return ["Not recorded."]
-    rows = [["stage", "starts from", "recipe", "loss", "rate", "steps", "minutes"]]
+    rows = [["stage", "starts from", "recipe", "loss", "optimiser", "rate", "steps", "minutes"]]
     for stage in how["stages"]:
         steps = [f"{stage['steps']:,}", str(stage["minutes"])]
         recipe = stage["recipe"]
         if stage["teacher"]:
             recipe += f", teacher {stage['teacher']}"
-        rows.append(
-            [stage["name"], stage["init"] or "-", recipe, stage["loss"], f"{stage['lr']:g}", *steps]
-        )
+        by = stage["optimizer"].upper() if stage["optimizer"] != "adam" else "Adam"
+        how_far = [stage["loss"], by, f"{stage['lr']:g}", *steps]
+        rows.append([stage["name"], stage["init"] or "-", recipe, *how_far])
     return [
         f"On {how['photos']} photos, {how['small_pictures']}. Digest of the photos: "
         f"`{how['data_digest']}`.",

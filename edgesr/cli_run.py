@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,8 @@ import typer
 if TYPE_CHECKING:
     from edgesr.runtime.stats import Stats
 
-DEFAULT_MODEL = "ecbsr-m4c16"  # as in edgesr.models, which `--help` does not import
-DEFAULT_STREAM_MODEL = "ecbsr-m4c16-video"
+DEFAULT_MODEL = "ecbsr-m10c16"  # as in edgesr.models, which `--help` does not import
+DEFAULT_STREAM_MODEL = f"{DEFAULT_MODEL}-video"
 
 _MODEL_HELP = "A name of `edgesr models`, or an .onnx or OpenVINO .xml file."
 
@@ -97,7 +98,7 @@ def stream(
     quiet: Quiet = False,
 ) -> None:
     """Upscale a video: every frame at its time, sound and subtitles copied."""
-    from edgesr.cli_progress import Meter
+    from edgesr.cli_progress import Meter, note
     from edgesr.runtime.stream import stream as run
 
     with Meter(output.name, quiet=quiet) as meter:
@@ -125,6 +126,8 @@ def stream(
         typer.echo(json.dumps(result.to_dict(), indent=2))
     elif not quiet:
         typer.echo(_summary(result))
+        if model is None and (hint := _faster(result)) is not None:
+            note(hint)
 
 
 def image(
@@ -218,6 +221,22 @@ def bench(
         on_warning=warn,
     )
     typer.echo(json.dumps(report.to_dict(), indent=2) if json_ else report.text())
+
+
+def _faster(stats: Stats) -> str | None:
+    """For whom the default model is too slow for live footage of this rate."""
+    from edgesr.models import FASTER_MODEL, shipped
+
+    rate, scale = stats.input["rate"], stats.model["scale"]
+    if stats.fps is None or rate is None or stats.fps >= Fraction(rate):
+        return None
+    family = stats.model["name"].replace(f"{DEFAULT_MODEL}-", f"{FASTER_MODEL}-")
+    if family not in {model.name for model in shipped()}:
+        return None
+    return (
+        f"slower than the video plays ({stats.fps:.1f} of {float(Fraction(rate)):.4g} fps): "
+        f"--model {family} --scale {scale} is about 1.6 times as fast"
+    )
 
 
 def _summary(stats: Stats) -> str:

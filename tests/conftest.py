@@ -52,6 +52,6 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     folder = tmp_path / "zoo"
     folder.mkdir()
-    write_index(folder, {"ecbsr-m4c16-x2": 2, "ecbsr-m4c16-x4": 4, "espcn-x2": 2})
+    write_index(folder, {"ecbsr-m10c16-x2": 2, "ecbsr-m10c16-x4": 4, "espcn-x2": 2})
     monkeypatch.setattr(models, "_weights", lambda: folder)
     return folder

@@ -136,13 +136,13 @@ def twins(zoo: Path) -> Path:
     """A model for clean pictures and its twin for compressed video, by the same network."""
     from onnx_models import write_index
 
-    names = ("ecbsr-m4c16-x2", "ecbsr-m4c16-x2-video")
+    names = ("ecbsr-m10c16-x2", "ecbsr-m10c16-x2-video")
     write_index(zoo, dict.fromkeys(names, 2))
     index = json.loads((zoo / "index.json").read_text())
     for name, psnr, kind in zip(names, (37.0, 36.0), (None, "video"), strict=True):
         settings = {"loss": "l1", "lr": 1e-3, "degradation": kind, "teacher": "rrdb"}
         stage = {"name": name, "recipe": kind or "bicubic", "steps": 1000, "minutes": 1.5}
-        index["models"][name]["spec"]["network"] = "ecbsr-m4c16"
+        index["models"][name]["spec"]["network"] = "ecbsr-m10c16"
         index["models"][name]["spec"]["metrics"] = {"Set5": {"psnr_y": psnr, "ssim_y": 0.95}}
         index["models"][name]["training"] = {
             **{"command": "make", "photos": 7, "data_digest": "abc", "seed": 1, "steps": 1000},
@@ -154,13 +154,13 @@ def twins(zoo: Path) -> Path:
 
 
 def test_twins_name_each_other(twins: Path, capsys: Captured) -> None:
-    plain = card_of("ecbsr-m4c16", capsys)
-    video = card_of("ecbsr-m4c16-video", capsys)
+    plain = card_of("ecbsr-m10c16", capsys)
+    video = card_of("ecbsr-m10c16-video", capsys)
     assert (plain["default"], plain["default_of_stream"]) == (True, False)
     assert (video["default"], video["default_of_stream"]) == (False, True)
-    assert "take ecbsr-m4c16-x2-video." in plain["not_for"][0]
+    assert "take ecbsr-m10c16-x2-video." in plain["not_for"][0]
     assert video["not_for"][0] == (
-        "Clean sources (masters, photos): ecbsr-m4c16-x2 is nearer to the truth there, "
+        "Clean sources (masters, photos): ecbsr-m10c16-x2 is nearer to the truth there, "
         "Set5 37.00 to 36.00 dB."
     )
     assert plain["training"]["small_pictures"] == "made small by MATLAB's bicubic and nothing else"
@@ -174,20 +174,20 @@ def test_twins_name_each_other(twins: Path, capsys: Captured) -> None:
 
 def test_no_better_twin_is_named(twins: Path, capsys: Captured) -> None:
     index = json.loads((twins / "index.json").read_text())
-    index["models"]["ecbsr-m4c16-x2-video"]["spec"]["metrics"]["Set5"]["psnr_y"] = 37.5
+    index["models"]["ecbsr-m10c16-x2-video"]["spec"]["metrics"]["Set5"]["psnr_y"] = 37.5
     (twins / "index.json").write_text(json.dumps(index))
-    assert "nearer to the truth" not in str(card_of("ecbsr-m4c16-video", capsys)["not_for"])
+    assert "nearer to the truth" not in str(card_of("ecbsr-m10c16-video", capsys)["not_for"])
 
 
 def test_what_the_list_says_of_twins(twins: Path, capsys: Captured) -> None:
     assert run("models") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("ecbsr-m4c16-x2 * ")
-    assert lines[2].startswith("ecbsr-m4c16-x2-video ** ")
+    assert lines[1].startswith("ecbsr-m10c16-x2 * ")
+    assert lines[2].startswith("ecbsr-m10c16-x2-video ** ")
     run("models", "--json")
     networks = json.loads(capsys.readouterr().out)["networks"]
     known = {(n["name"], n["scale"]): n["shipped"] for n in networks}
-    assert known["ecbsr-m4c16", 2] == "ecbsr-m4c16-x2"
+    assert known["ecbsr-m10c16", 2] == "ecbsr-m10c16-x2"
 
 
 def test_figures_of_the_wheel_are_those_of_the_benchmarks(script: Any) -> None:
@@ -196,7 +196,7 @@ def test_figures_of_the_wheel_are_those_of_the_benchmarks(script: Any) -> None:
 
 def test_compressed_footage_is_on_the_card(capsys: Captured) -> None:
     results = json.loads((DOCS.parent / "benchmarks" / "results" / "video.json").read_text())
-    name = "ecbsr-m4c16-x2"
+    name = "ecbsr-m10c16-x2"
     card = card_of(name, capsys)
     for who in ("bicubic", name):
         for crf, value in card["compressed"]["psnr_y"][who].items():

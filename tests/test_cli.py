@@ -145,7 +145,7 @@ def test_models(zoo: Path, capsys: Captured) -> None:
     assert run("models") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["model", "scale", "parameters"]
-    assert lines[1].startswith("ecbsr-m4c16-x2 *  ")
+    assert lines[1].startswith("ecbsr-m10c16-x2 *  ")
     assert lines[4] == ""  # three models, then the networks
     assert lines[5].split()[:3] == ["network", "at", "scales"]
     row = next(line.split() for line in lines if line.startswith("fsrcnn "))
@@ -165,11 +165,11 @@ def test_models(zoo: Path, capsys: Captured) -> None:
     assert run("models", "--json") == 0
     values = json.loads(capsys.readouterr().out)
     listed = values["models"]
-    assert [m["name"] for m in listed] == ["ecbsr-m4c16-x2", "ecbsr-m4c16-x4", "espcn-x2"]
+    assert [m["name"] for m in listed] == ["ecbsr-m10c16-x2", "ecbsr-m10c16-x4", "espcn-x2"]
     assert [m["default"] for m in listed] == [True, False, False]
     assert Path(listed[0]["onnx"]).is_file()
     networks = {(n["name"], n["scale"]): n for n in values["networks"]}
-    assert networks["ecbsr-m4c16", 2]["training"] > networks["ecbsr-m4c16", 2]["deployed"]
+    assert networks["ecbsr-m10c16", 2]["training"] > networks["ecbsr-m10c16", 2]["deployed"]
 
 
 def test_models_tells_which_networks_have_weights(capsys: Captured) -> None:

@@ -41,9 +41,9 @@ def run(*arguments: Any) -> int:
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("stream IN OUT --model ecbsr-m4c61", 1, "did you mean 'ecbsr-m4c16'"),
+        ("stream IN OUT --model ecbsr-m4c61", 1, "did you mean 'ecbsr-m10c16'"),
         ("stream IN OUT --scale 3", 2, "no scale 3: there is --scale 2, --scale 4"),
-        ("stream IN OUT --model ecbsr-m4c16-x2 --scale 4", 2, "scale 4 was asked for"),
+        ("stream IN OUT --model ecbsr-m10c16-x2 --scale 4", 2, "scale 4 was asked for"),
         ("stream IN OUT --backend tensorflow", 2, "no backend 'tensorflow'"),
         ("stream IN OUT --backend ort --precision bf16", 1, "--backend openvino"),
         ("stream IN OUT --threads 0", 2, "1 or more"),
