@@ -15,6 +15,7 @@ from trt_fakes import PLAN, Cuda, Trt10
 
 from edgesr.errors import BackendError, ModelError, UsageError
 from edgesr.models import load_file
+from edgesr.runtime.backends import engine_prune
 from edgesr.runtime.backends.engine import (
     EngineKey,
     StaleEngine,
@@ -314,6 +315,73 @@ def test_a_model_changed_meanwhile_is_refused(case: Case) -> None:
     with pytest.raises(ModelError, match="was changed while its engine was built"):
         case.build()
     assert not list(case.folder.glob("*.plan"))
+
+
+def engines(case: Case, *sizes: tuple[int, int]) -> list[Path]:
+    """Engines of several sizes, built an hour apart, the first one longest ago."""
+    plans: list[Path] = []
+    for number, size in enumerate(sizes):
+        case.build(options=engine_options(case.spec, size=size))
+        (plan,) = set(case.folder.glob("*.plan")) - set(plans)
+        plans.append(plan)
+        then = time.time() - 3600 * (len(sizes) - number)
+        os.utime(plan, (then, then))
+    return plans
+
+
+SIZES = ((64, 64), (80, 64), (96, 64))
+
+
+def test_what_was_used_longest_ago_makes_room(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three engines and room for three, the fourth takes the place of the one not loaded."""
+    plans = engines(case, *SIZES)
+    case.build(options=engine_options(case.spec, size=SIZES[0]))  # a load counts as a use
+    assert (case.trt.builds, case.notes) == (3, [])
+    size = plans[0].stat().st_size
+    monkeypatch.setattr(engine_prune, "LIMIT", 3 * size)
+    case.build(options=engine_options(case.spec, size=(112, 64)))
+    (line,) = (line for line in case.notes if "the engine cache held" in line)
+    assert line.endswith(f"removed what was used longest ago ({plans[1].name})")
+    assert [plan.exists() for plan in plans] == [True, False, True]
+    assert not plans[1].with_suffix(".json").exists()
+    assert plans[1].with_suffix(".lock").exists(), "another process may wait at it"
+    case.build(options=engine_options(case.spec, size=SIZES[1]))  # only built again
+    assert case.rebuilt() is None
+    assert case.trt.builds == 5
+
+
+def test_another_gpu_or_driver_is_no_reason(case: Case) -> None:
+    """A cache shared by two machines, or a machine with two GPUs: both keep theirs."""
+    case.build()
+    case.build(cuda=Cuda("RTX 4090", (8, 9)))
+    case.build(cuda=Cuda(driver="550.1"))
+    assert len(list(case.folder.glob("*.plan"))) == 3
+    assert not [line for line in case.notes if "removed" in line]
+
+
+def test_the_new_engine_and_those_in_use_stay(case: Case) -> None:
+    """Whatever the limit; the lock of an engine is held where it is built or loaded."""
+    oldest, middle, newest = engines(case, *SIZES)
+    with locked(oldest.with_suffix(".lock")):
+        line = engine_prune.prune(case.folder, keep=newest, limit=0)
+    assert line is not None
+    assert line.endswith(f"({middle.name})")
+    assert [plan.exists() for plan in (oldest, middle, newest)] == [True, False, True]
+    assert engine_prune.prune(case.folder, keep=newest) is None, "far below the limit"
+
+
+def test_a_cache_that_cannot_be_pruned_still_gives(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oldest, *_ = engines(case, *SIZES)
+
+    def refused(self: Path, *, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        assert engine_prune.prune(case.folder, keep=oldest, limit=0) is None
+    assert len(list(case.folder.glob("*.plan"))) == 3
 
 
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 A plan runs only with the TensorRT, the GPU and (for speed) the driver that it was built with, so a
 `.plan` never stands alone: beside it lies a `.json` with the ModelSpec, the key of all that it
 depends on, and the digest of its bytes. Nothing is loaded before all of that agrees. The cache is
-$XDG_CACHE_HOME/edgesr/engines (~/.cache/edgesr/engines). This file does not import TensorRT.
+$XDG_CACHE_HOME/edgesr/engines (~/.cache/edgesr/engines), 2 GB at most (`engine_prune`). This file
+does not import TensorRT.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from edgesr.runtime.backends.engine import (
     why_none,
 )
 from edgesr.runtime.backends.engine_options import EngineOptions, engine_options
+from edgesr.runtime.backends.engine_prune import prune, touch
 from edgesr.runtime.backends.tensorrt_builder import Note, Progress, build_engine
 from edgesr.runtime.backends.tensorrt_builder import logger_of as logger_of
 from edgesr.spec import METADATA_KEY, ModelSpec
@@ -56,7 +57,8 @@ def build_or_load(
     unusable     why what the cache gave must not be given again: build anew
 
     Two processes that want the same engine build it once: the second waits. Where the cache cannot
-    be written the plan is built all the same, with a note. Raises BackendError, UsageError.
+    be written the plan is built all the same, with a note. After a build the cache is brought below
+    its limit, see `engine_prune`. Raises BackendError, UsageError.
     """
     note = on_note or _silent
     key = make_key(onnx_path, options=options, trt=trt, cuda=cuda)
@@ -105,7 +107,9 @@ def _under_lock(
     why = unusable
     if why is None and (path.exists() or path.with_suffix(".json").exists()):
         try:
-            return load_engine(path, key=key)
+            plan = load_engine(path, key=key)
+            touch(path)
+            return plan
         except StaleEngine as error:
             why = str(error)
     elif why is None:
@@ -132,6 +136,8 @@ def _under_lock(
         save_engine(path, built.plan, spec=spec, key=key, built=built.facts())
     except OSError as error:  # a full disk must not cost the minutes that the build took
         note(f"the engine is not kept: {path} cannot be written: {error.strerror or error}")
+    if (line := prune(path.parent, keep=path)) is not None:
+        note(line)
     return built.plan
 
 
