@@ -1,18 +1,21 @@
-"""What is a teacher worth? Students at x2, plain and with each teacher, at equal steps.
+"""What is a teacher worth? Students, plain and with each teacher, at equal steps.
 
     python benchmarks/distillation.py --photos PHOTOS --bench BENCH --out FILE.json
 
 PHOTOS is a folder of training photos, BENCH holds Set5/ and Set14/. Every student is trained once
-for each seed and teacher; of one seed all see the same crops in the same order and, but for the
-student of `pisr` (which starts from its teacher's decoder, as published), start from the same
+for each scale, seed and teacher; of one seed all see the same crops in the same order and, but for
+the student of `pisr` (which starts from its teacher's decoder, as published), start from the same
 weights. What a seed gained is with minus without. A run that was stopped goes on, a finished one is
-not repeated: `--runs` keeps them, and FILE.json the rows of students that --students does not name.
-Figures are of the last weights (their running average), never of the best.
+not repeated: `--runs` keeps them, and FILE.json the rows of students and scales that are not named.
+Figures are of the last weights (their running average), never of the best. Equal steps are not
+equal time: a step beside a teacher takes longer, and the steps of `pisr` itself come before.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
 import statistics
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any
 
 import common
 import torch
+from published import PISR, PISR_STEPS
 
 from edgesr.distill.evaluate import Pair, load_pairs
 from edgesr.distill.lesson import score_network
@@ -35,6 +39,11 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "espcn": {"source": "bicubic"},
 }
 """And the recipe that each is trained by, with what differs from SHARED."""
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adam": {},
+    "soap": {"optimizer": "soap", "lr": 3e-3, "betas": [0.95, 0.95]},
+}
+"""What differs from all that, but for rrdb, which learns by Adam."""
 TEACHERS = ("none", "rrdb", "ecbsr-m10c16", "pisr")
 SHARED: dict[str, Any] = {
     "batch": 16,
@@ -58,6 +67,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/distillation"))
     parser.add_argument("--steps", type=int, default=2000, help="of every student")
     parser.add_argument("--teacher-steps", type=int, default=2000, help="of rrdb and of pisr's own")
+    parser.add_argument("--scales", type=int, nargs="+", default=[2])
+    parser.add_argument("--optimizer", default="adam", choices=list(OPTIMIZERS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS))
     parser.add_argument("--teachers", nargs="+", default=list(TEACHERS), choices=list(TEACHERS))
@@ -66,42 +77,50 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     place = Place(options)
     rows = kept_rows(options)
-    for student in options.students:
+    for scale, student in itertools.product(options.scales, options.students):
         plain: dict[int, Any] = {}
         for teacher in ["none", *(name for name in options.teachers if name != "none")]:
-            runs = {seed: place.run(student, teacher, seed) for seed in options.seeds}
+            runs = {seed: place.run(student, scale, teacher, seed) for seed in options.seeds}
             plain = plain or runs
-            rows.append(row_of(student, teacher, runs, plain))
+            rows.append(row_of(student, scale, teacher, runs, plain))
             print(line_of(rows[-1]), flush=True)
             common.write(result_of(options, place, rows), options.out)
 
 
 def result_of(options: argparse.Namespace, place: Place, rows: list[Any]) -> dict[str, Any]:
     """As far as it has come."""
-    seen = {row["teacher"] for row in rows} - {"none"}
-    rows = sorted(rows, key=lambda row: list(STUDENTS).index(row["student"]))
+    order = list(STUDENTS)
+    rows = sorted(rows, key=lambda row: (row["scale"], order.index(row["student"])))
+    scales = sorted({row["scale"] for row in rows})
+    seen = {row["teacher"] for row in rows}
     return common.head(
-        "distillation",
-        scale=2,
+        options.out.stem if options.out else "distillation",
+        scales=scales,
         steps=options.steps,
         teacher_steps=options.teacher_steps,
         seeds=options.seeds,
+        optimizer=options.optimizer,
         shared=SHARED,
-        students=STUDENTS,
-        teachers={name: place.known(name) for name in TEACHERS if name in seen},
+        students={name: STUDENTS[name] | OPTIMIZERS[options.optimizer] for name in STUDENTS},
+        teachers={name: place.known(name, scales) for name in TEACHERS[1:] if name in seen},
+        published={
+            "steps": PISR_STEPS,
+            "rows": [row for row in PISR if row["scale"] in scales and "pisr" in seen],
+        },
         rows=rows,
     )
 
 
 def kept_rows(options: argparse.Namespace) -> list[Any]:
-    """Of other students, from an earlier run with the same settings."""
+    """Of other students and scales, from an earlier run with the same settings."""
     if options.out is None or not options.out.is_file():
         return []
     before = json.loads(options.out.read_text(encoding="utf-8"))
-    same = (options.steps, options.teacher_steps, options.seeds, SHARED)
-    if same != tuple(before[key] for key in ("steps", "teacher_steps", "seeds", "shared")):
+    same = {key: getattr(options, key) for key in ("steps", "teacher_steps", "seeds", "optimizer")}
+    if any(before[key] != value for key, value in (same | {"shared": SHARED}).items()):
         return []
-    return [row for row in before["rows"] if row["student"] not in options.students]
+    asked = set(itertools.product(options.scales, options.students))
+    return [row for row in before["rows"] if (row["scale"], row["student"]) not in asked]
 
 
 class Place:
@@ -109,35 +128,36 @@ class Place:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.pairs = {name: load_pairs(options.bench / name, scale=2) for name in SETS}
 
-    def run(self, student: str, teacher: str, seed: int) -> dict[str, float]:
+    def run(self, student: str, scale: int, teacher: str, seed: int) -> dict[str, float]:
         """Train, or take what is finished: set -> PSNR-Y of the last weights."""
-        print(f"{student}, teacher {teacher}, seed {seed}", flush=True)
+        print(f"{student}-x{scale}, teacher {teacher}, seed {seed}", flush=True)
         recipe = load_recipe(
             student=student,
-            scale=2,
+            scale=scale,
             seed=seed,
             steps=self.options.steps,
             validate_every=self.options.steps,
-            teacher=self.file_of(teacher),
-            **SHARED | STUDENTS[student],
+            teacher=self.file_of(teacher, scale),
+            **SHARED | STUDENTS[student] | OPTIMIZERS[self.options.optimizer],
             **({"teacher_steps": self.options.teacher_steps} if teacher == "pisr" else {}),
         )
         if teacher == "none":
             recipe = recipe.model_copy(update={"teacher": None, "teacher_steps": None})
-        return self.learn(recipe, self.options.runs / f"{student}-{teacher}-{seed}")
+        return self.learn(recipe, self.options.runs / f"{student}-x{scale}-{teacher}-{seed}")
 
-    def file_of(self, teacher: str) -> str:
+    def file_of(self, teacher: str, scale: int) -> str:
         """As the recipe names it; rrdb is trained once for all."""
         if teacher != "rrdb":
             return teacher
-        out = self.options.runs / "rrdb"
+        out = self.rrdb(scale)
         steps = self.options.teacher_steps
-        self.learn(
-            load_recipe("bicubic", scale=2, steps=steps, validate_every=steps, **SHARED | RRDB), out
-        )
-        return str(out / "last.safetensors")
+        settings = SHARED | RRDB | {"steps": steps, "validate_every": steps}
+        self.learn(load_recipe("bicubic", scale=scale, **settings), out.parent)
+        return str(out)
+
+    def rrdb(self, scale: int) -> Path:
+        return self.options.runs / f"rrdb-x{scale}" / "last.safetensors"
 
     def learn(self, recipe: Recipe, out: Path) -> dict[str, float]:
         distill(
@@ -148,30 +168,47 @@ class Place:
             resume=True,
             device="cpu",
         )
-        return score(out / "last.safetensors", self.pairs)
+        return self.score(out / "last.safetensors", recipe.scale)
 
-    def known(self, teacher: str) -> dict[str, Any]:
+    def known(self, teacher: str, scales: list[int]) -> dict[str, Any]:
         """A teacher's own figures; pisr sees the truth and has none that compare."""
         if teacher == "pisr":
             return {"sees": "the truth", "steps": self.options.teacher_steps}
         if teacher == "rrdb":
-            psnr = score(self.options.runs / "rrdb" / "last.safetensors", self.pairs)
-            return {"config": RRDB["config"], "steps": self.options.teacher_steps, "psnr_y": psnr}
-        model = next(m for m in shipped() if m.name == f"{teacher}-x2")
-        assert model.checkpoint is not None
-        return {"shipped": model.name, "psnr_y": score(model.checkpoint, self.pairs)}
+            facts = {"config": RRDB["config"], "steps": self.options.teacher_steps}
+            files = {s: self.rrdb(s) for s in scales}
+        else:
+            facts = {"shipped": teacher}
+            files = {s: checkpoint_of(f"{teacher}-x{s}") for s in scales}
+        return facts | {"psnr_y": {f"x{s}": self.score(path, s) for s, path in files.items()}}
+
+    def score(self, path: Path, scale: int) -> dict[str, float]:
+        return score(path, pairs_of(self.options.bench, scale), scale=scale)
 
 
-def score(path: Path, pairs: dict[str, list[Pair]]) -> dict[str, float]:
+def score(path: Path, pairs: dict[str, list[Pair]], *, scale: int) -> dict[str, float]:
     model, spec = checkpoint.load(path)
     network = deployed(model)
     return {
-        name: round(score_network(network, spec.colour, of, scale=2).psnr_y, 4)
+        name: round(score_network(network, spec.colour, of, scale=scale).psnr_y, 4)
         for name, of in pairs.items()
     }
 
 
-def row_of(student: str, teacher: str, runs: dict[int, Any], plain: dict[int, Any]) -> Any:
+@functools.cache
+def pairs_of(bench: Path, scale: int) -> dict[str, list[Pair]]:
+    return {name: load_pairs(bench / name, scale=scale) for name in SETS}
+
+
+def checkpoint_of(name: str) -> Path:
+    found = next(model.checkpoint for model in shipped() if model.name == name)
+    assert found is not None
+    return found
+
+
+def row_of(
+    student: str, scale: int, teacher: str, runs: dict[int, Any], plain: dict[int, Any]
+) -> Any:
     sets = {}
     for name in SETS:
         values = [run[name] for run in runs.values()]
@@ -179,8 +216,9 @@ def row_of(student: str, teacher: str, runs: dict[int, Any], plain: dict[int, An
         sets[name] = {"psnr_y": spread(values), "gain": spread(gains)}
     gains = [gain for name in SETS for gain in sets[name]["gain"]["each"]]
     return {
-        "name": f"{student}, teacher {teacher}",
+        "name": f"{student}-x{scale}, teacher {teacher}",
         "student": student,
+        "scale": scale,
         "teacher": teacher,
         "sets": sets,
         "verdict": "" if teacher == "none" else verdict(gains),
@@ -203,7 +241,7 @@ def verdict(gains: list[float]) -> str:
 
 
 def line_of(row: dict[str, Any]) -> str:
-    parts = [f"{row['student']:12} {row['teacher']:13}"]
+    parts = [f"{row['student']:12} x{row['scale']} {row['teacher']:13}"]
     for name in SETS:
         psnr, gain = row["sets"][name]["psnr_y"], row["sets"][name]["gain"]
         parts.append(f"{name} {psnr['mean']:.3f}")

@@ -77,7 +77,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "ecbsr-m4c16-x3-stage1": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
     "ecbsr-m4c16-x3": {**WARM, "steps": 8_000, "init": "ecbsr-m4c16-x3-stage1"},
     "ecbsr-m4c16-x4-stage1": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
-    "ecbsr-m4c16-x4": {**WARM, "steps": 16_000, "init": "ecbsr-m4c16-x4-stage1"},
+    "ecbsr-m4c16-x4": {**WARM, "steps": 30_000, "init": "ecbsr-m4c16-x4-stage1"},
     "ecbsr-m10c16-x3-stage1": {"steps": 6_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2-stage1"},
     "ecbsr-m10c16-x3": {**WARM, "steps": 7_000, "init": "ecbsr-m10c16-x3-stage1"},
     "ecbsr-m10c16-x4-stage1": {"steps": 6_000, "lr": 5e-4, "init": "ecbsr-m10c16-x2-stage1"},

@@ -47,6 +47,11 @@ def main() -> None:
     text = fill(text, "video", video_table(coded))
     taught = json.loads((RESULTS / "distillation.json").read_text())
     text = fill(text, "teachers", teacher_table(taught))
+    if (RESULTS / "pisr.json").is_file() and "<!-- pisr:start -->" in text:
+        text = fill(text, "pisr", pisr_table(json.loads((RESULTS / "pisr.json").read_text())))
+    if (RESULTS / "optimizers.json").is_file() and "<!-- optimizers:start -->" in text:
+        learnt = json.loads((RESULTS / "optimizers.json").read_text())
+        text = fill(text, "optimizers", optimizer_table(learnt))
     (ROOT / "README.md").write_text(text)
 
 
@@ -139,7 +144,10 @@ def teacher_table(taught: dict[str, Any]) -> str:
     """A row for each student: PSNR-Y on Set5 alone, and what each teacher added to it."""
     heads = [f"{name}, {teacher_note(known)}" for name, known in taught["teachers"].items()]
     rows: dict[str, list[str]] = {}
+    scale = taught["scales"][0]
     for row in taught["rows"]:
+        if row["scale"] != scale:
+            continue
         of_set = row["sets"]["Set5"]
         if row["teacher"] == "none":
             rows[row["student"]] = [f"{of_set['psnr_y']['mean']:.2f}"]
@@ -147,7 +155,7 @@ def teacher_table(taught: dict[str, Any]) -> str:
             gain = of_set["gain"]
             rows[row["student"]].append(f"{gain['mean']:+.2f} ± {gain['stdev']:.2f}")
     return (
-        f"In {taught['steps']:,} steps at x{taught['scale']}, PSNR-Y on Set5, mean and spread of "
+        f"In {taught['steps']:,} steps at x{scale}, PSNR-Y on Set5, mean and spread of "
         f"{len(taught['seeds'])} seeds\n([distillation.json](benchmarks/results/distillation.json) "
         "has Set14 too):\n\n"
         + f"| student | alone | {' | '.join(heads)} |\n"
@@ -160,7 +168,68 @@ def teacher_note(known: dict[str, Any]) -> str:
     if "psnr_y" not in known:
         return f"which sees {known['sees']}"
     small = "small, " if "config" in known else ""
-    return f"{small}{known['psnr_y']['Set5']:.1f} dB"
+    return f"{small}{known['psnr_y']['x2']['Set5']:.1f} dB"
+
+
+def pisr_table(taught: dict[str, Any]) -> str:
+    """A row for each set and scale: FSRCNN alone and by PISR, ours and the paper's."""
+    rows = {(row["scale"], row["teacher"]): row for row in taught["rows"]}
+    theirs = {(row["scale"], row["name"]): row for row in taught["published"]["rows"]}
+    lines = ["| | alone | PISR | gain | paper: FSRCNN | paper: PISR |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for name in ("Set5", "Set14"):
+        for scale in taught["scales"]:
+            plain, pisr = (rows[scale, teacher]["sets"][name] for teacher in ("none", "pisr"))
+            gain = pisr["gain"]
+            cells = [
+                f"{plain['psnr_y']['mean']:.2f}",
+                f"{pisr['psnr_y']['mean']:.2f}",
+                f"{gain['mean']:+.2f} ± {gain['stdev']:.2f}",
+                *(f"{theirs[scale, n][name]['psnr_y']:.2f}" for n in ("FSRCNN", "FSRCNN-PISR")),
+            ]
+            lines.append(f"| {name} x{scale} | {' | '.join(cells)} |")
+    lines.append("")
+    lines.append(
+        f"PSNR-Y, means of {len(taught['seeds'])} seeds after {taught['steps']:,} steps of "
+        f"{taught['optimizer'].upper()} and, before PISR's, {taught['teacher_steps']:,} of its "
+        f"teacher; the paper's student and teacher had {taught['published']['steps']:,} each, of "
+        "Adam. Far from converged. The paper's figures are from memory, but for FSRCNN at x4 "
+        "([pisr.json](benchmarks/results/pisr.json))."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def optimizer_table(learnt: dict[str, Any]) -> str:
+    """A row for each student and number of steps: PSNR-Y on Set5 by Adam and by SOAP."""
+    rows: dict[tuple[str, int], dict[tuple[str, str], Any]] = {}
+    for row in learnt["rows"]:
+        of_student = rows.setdefault((row["student"], row["beside"]), {})
+        of_student[row["optimizer"], row["equal"]] = row
+    lines = [
+        "| student | steps | Adam | SOAP | Adam in SOAP's time | SOAP above Adam's end after |"
+    ]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for (student, steps), found in rows.items():
+        adam, soap = found["adam", "steps"], found["soap", "steps"]
+        again = found["adam", "time"]
+        first, second, third = (row["sets"]["Set5"]["mean"] for row in (adam, soap, again))
+        passes = soap["passes_adam_after"]
+        cells = [
+            f"{steps:,}",
+            f"{first:.2f}",
+            f"{second:.2f}",
+            f"{third:.2f} ({again['steps']:,} steps)",
+            "never" if passes is None else f"{passes:,} steps",
+        ]
+        lines.append(f"| {student} | {' | '.join(cells)} |")
+    seeds = len(learnt["seeds"])
+    lines.append("")
+    lines.append(
+        f"PSNR-Y on Set5 at x2, {seeds} seed{'s' if seeds > 1 else ''}, each optimiser at the best "
+        "rate known for it; times on one thread, Set14 and the way there are in "
+        "[optimizers.json](benchmarks/results/optimizers.json)."
+    )
+    return "\n".join(lines) + "\n"
 
 
 def network_list(facts: list[NetworkFacts]) -> str:

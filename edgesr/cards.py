@@ -34,8 +34,8 @@ ABOUT = {
     "ecbsr": "3x3 convolutions with PReLU, the input added, a pixel shuffle (ECBSR, 2021); in "
     "training each of them is five parallel branches, which merge exactly into one",
     "espcn": "three convolutions with ReLU and a pixel shuffle (ESPCN, 2016)",
-    "bsrn": "blueprint separable convolutions (a 1x1, then a 3x3 for each channel) with two kinds of "
-    "attention, all features joined at the end (BSRN, 2022); many times the work of the others",
+    "bsrn": "blueprint separable convolutions (a 1x1, then a 3x3 for each channel) with two kinds "
+    "of attention, all features joined at the end (BSRN, 2022); many times the others' work",
     "fsrcnn": "narrow 3x3 convolutions, then a transposed 9x9 one that enlarges (FSRCNN, 2016)",
 }
 """By the first word of the network's name."""

@@ -10,7 +10,7 @@ from edgesr.errors import EdgesrError
 from edgesr.export.candidates import Candidate
 from edgesr.export.ends import of_size
 from edgesr.export.measure import SMALL, measure
-from edgesr.export.quantize import Flavour, Scheme, Seen, convolutions, quantize
+from edgesr.export.quantize import Flavour, Method, Scheme, Seen, convolutions, quantize
 from edgesr.export.repair import repaired
 from edgesr.export.repairlog import ExportRefused, Log, Step, refusal
 
@@ -38,10 +38,11 @@ class EightBits:
         known: Reference,
         max_drop: float,
         qat: bool,
+        method: Method = "minmax",
         on_note: Callable[[str], None],
     ) -> None:
         self.source, self.calibration, self.known = source, calibration, known
-        self.max_drop, self.qat, self.on_note = max_drop, qat, on_note
+        self.max_drop, self.qat, self.method, self.on_note = max_drop, qat, method, on_note
         self.logs: list[Log] = []  # of all that was tried, also what was refused
         self._made: dict[Flavour, tuple[onnx.ModelProto, Log] | ExportRefused] = {}
         self._seen = Seen()
@@ -106,6 +107,7 @@ class EightBits:
                 flavour=flavour,
                 max_drop=self.max_drop,
                 qat=self.qat,
+                method=self.method,
                 known=self.known,
                 seen=self._seen,
                 on_note=self.on_note,

@@ -17,8 +17,9 @@ tried, the machine, and the verdict: which candidate `auto` may take, and why IN
                  within (the budget), error
     repairs      what was tried for each INT8 graph, see `repairlog.Log`; those that were refused
                  are not `within`
-    auto         name of the candidate that `auto` takes, or null
-    verdict      a sentence
+    ranges       of each INT8 graph not refused: flavour, method, frames (pictures they are from),
+                 values (name -> `histograms.Histogram`)
+    auto         name of the candidate that `auto` takes, or null; verdict: a sentence
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class GateReport:
             "calibration": dict(self.calibration) if self.calibration is not None else None,
             "candidates": [_row(m, self.max_drop) for m in self.measured],
             "repairs": [log.to_dict() for log in self.repairs],
+            "ranges": [log.ranges_to_dict() for log in self.repairs if log.ranges],
             "auto": auto.candidate.name if auto else None,
             "verdict": self.verdict,
         }

@@ -189,9 +189,14 @@ def run(
         known = reference_of(source, calibration, sets)
         eight = None
         if calibration is not None and known is not None:
-            limit, qat = wish.max_drop, wish.qat
             eight = EightBits(
-                source, calibration, known=known, max_drop=limit, qat=qat, on_note=on_note
+                source,
+                calibration,
+                known=known,
+                max_drop=wish.max_drop,
+                qat=wish.qat,
+                method=wish.calib_method,
+                on_note=on_note,
             )
         maker = Maker(
             wish=wish, source=source, calibration=calibration, eight=eight, on_note=on_note

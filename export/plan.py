@@ -13,6 +13,7 @@ from typing import Literal
 from edgesr.errors import MediaError, MissingDependency, UsageError
 from edgesr.export.ends import check_size
 from edgesr.export.gate import MAX_DROP
+from edgesr.export.quantize import METHODS, Method
 from edgesr.runtime.backends import Size
 from edgesr.runtime.backends.machine import installed, is_x86
 from edgesr.spec import ModelSpec
@@ -31,6 +32,7 @@ class Wish:
     least, usual, most (H, W) of a TensorRT engine's profile; batch: its largest; dla, workspace:
                        see `edgesr.runtime.backends.engine_options.EngineOptions`
     calib              pictures and clips for INT8, and to judge by
+    calib_method       how INT8's ranges are found at first, see `edgesr.export.quantize.Scheme`
     evaluation         a folder of pictures with a truth
     out                a file for one form, a folder or a stem for several
     folder             `out` is a folder, made where it is not there
@@ -51,6 +53,7 @@ class Wish:
     dla: int | None = None
     workspace: int | None = None
     calib: tuple[Path, ...] = ()
+    calib_method: Method = "minmax"
     evaluation: Path | None = None
     max_drop: float = MAX_DROP
     qat: bool = False
@@ -125,6 +128,10 @@ def check(wish: Wish) -> None:
             f"{word} needs --calib, what the model will see, a clip or pictures: "
             f"{CALIB if wish.int8 else CALIB.replace('--int8', '--trt int8')}"
         )
+    if wish.calib_method not in METHODS:
+        raise UsageError(f"--calib-method {wish.calib_method}: {', '.join(METHODS)}")
+    if wish.calib_method != "minmax" and not quantised:
+        raise UsageError(f"--calib-method is how INT8 finds its ranges: {CALIB}")
     if wish.qat and not quantised:
         raise UsageError("--qat fine-tunes INT8: add --int8 --calib clip.mp4")
     if not wish.trt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -29,11 +29,12 @@ from edgesr.export.typed import (
 )
 from edgesr.spec import ModelSpec
 
-__all__ = ["Flavour", "Method", "Scheme", "Seen", "convolutions", "quantize"]
+__all__ = ["METHODS", "Flavour", "Method", "Scheme", "Seen", "convolutions", "quantize"]
 
 Array = np.ndarray[Any, Any]
 Flavour = Literal["trt8", "trt", "ort", "openvino"]
 Method = Literal["minmax", "entropy", "percentile"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 SMALLEST_SCALE = 2.0**-14
 """Of a float16 scale: smaller ones lose digits."""
@@ -48,7 +49,9 @@ class Scheme:
                 scales, the rest float16; ort: asymmetric uint8 activations, int8 weights, all
                 operators up to the last convolution, int32 bias, no PRelu; openvino: uint8
                 inputs of Conv, int8 weights, float bias and the rest, which its CPU fuses
-    method      where the ranges of activations come from
+    method      where the ranges of activations come from: minmax clips nothing; percentile clips
+                the outermost values; entropy clips where that changes their distribution least,
+                which is made for classifiers: here it is 13 to 16 dB further from float32
     percentile  for method "percentile": how much of the values lies inside the range
     keep_float  names of nodes that are not quantised, see `convolutions`
     rounding    of weights: by what the layer sees, with the bias corrected (`export/rounding.py`),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
     from edgesr.export.calibrate import Calibration
-    from edgesr.export.quantize import Scheme
+    from edgesr.export.quantize import Method, Scheme
 
 Array = np.ndarray[Any, Any]
 OnNote = Callable[[str], None]
@@ -93,9 +93,7 @@ def _find_ranges(
         ),
     }
     method, extra = methods[scheme.method]
-    pictures = calibration.pictures
-    if scheme.method != "minmax" and len(convolutions(graph)) > MANY:
-        pictures = pictures[:: -(-len(pictures) // FEW)]
+    pictures = pictures_for(graph, calibration, scheme.method)
     with tempfile.TemporaryDirectory() as folder:
         source, cache = Path(folder, "float.onnx"), Path(folder, "ranges.json")
         source.write_bytes(graph.SerializeToString())
@@ -114,6 +112,16 @@ def _find_ranges(
         with quiet():
             save_tensors_data(calibrator.compute_data(), cache)
         return cache.read_text()
+
+
+def pictures_for(
+    graph: onnx.ModelProto, calibration: Calibration, method: Method
+) -> tuple[Array, ...]:
+    """Those that ranges of a float graph are taken from."""
+    pictures = calibration.pictures
+    if method == "minmax" or len(convolutions(graph)) <= MANY:
+        return pictures
+    return pictures[:: -(-len(pictures) // FEW)]
 
 
 class Reader:

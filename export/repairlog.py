@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from edgesr.errors import EdgesrError
+
+if TYPE_CHECKING:
+    from edgesr.export.histograms import Histogram
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +28,13 @@ class Log:
 
     truth       dB are PSNR-Y against the truth; False: likely ones, from the distance to float32
     pairs       pictures that they are means over
-    before      dB lost by plain min/max
+    before      dB lost by the first method, all in int8
     drop        dB lost in the end
+    method      where the ranges come from in the end, such as "percentile 99.99"
     keep_float  nodes that stay in float
     qat         the weights were fine-tuned
+    frames      calibration pictures that the ranges come from
+    ranges      value in the graph -> how it fills its range; none of what was refused
     """
 
     flavour: str
@@ -40,13 +47,25 @@ class Log:
     method: str
     keep_float: tuple[str, ...]
     qat: bool = False
+    frames: int = 0
+    ranges: Mapping[str, Histogram] = field(default_factory=dict)
 
     @property
     def within(self) -> bool:
         return self.drop <= self.max_drop
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "steps": [asdict(s) for s in self.steps], "within": self.within}
+        """Without `ranges`, see `ranges_to_dict`."""
+        facts = {name: value for name, value in asdict(self).items() if name != "ranges"}
+        return {**facts, "steps": [asdict(s) for s in self.steps], "within": self.within}
+
+    def ranges_to_dict(self) -> dict[str, Any]:
+        return {
+            "flavour": self.flavour,
+            "method": self.method,
+            "frames": self.frames,
+            "values": {name: asdict(histogram) for name, histogram in self.ranges.items()},
+        }
 
     def lines(self) -> list[str]:
         """A table of the steps, the first line its header."""
@@ -60,7 +79,17 @@ class Log:
             f"  {'kept' if step.kept else 'not kept'}"
             for step in self.steps
         ]
-        return [head, *rows]
+        return [head, *rows, *self._range_line()]
+
+    def _range_line(self) -> list[str]:
+        if not self.ranges:
+            return []
+        name, worst = max(self.ranges.items(), key=lambda item: item[1].clipped)
+        clipped = (
+            f"at most {worst.clipped:.3%} clipped, of {name}" if worst.clipped else "unclipped"
+        )
+        count = f"{len(self.ranges)} values, {self.frames} pictures"
+        return [f"  ranges by {self.method} ({count}): {clipped}"]
 
 
 class ExportRefused(EdgesrError):

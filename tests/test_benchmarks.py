@@ -220,11 +220,16 @@ def test_committed_results_keep_their_schema(path, script):
             assert max(row["difference"].values()) <= script("rewrites").NEAR
         elif path.stem in ("export_grid", "tensorrt_rtx", "tensorrt_api"):
             assert row["passed"]
-        elif path.stem == "distillation":
+        elif path.stem in ("distillation", "pisr"):
             gains = [gain for found in row["sets"].values() for gain in found["gain"]["each"]]
             assert len(gains) == len(result["seeds"]) * len(row["sets"])
-            expected = "" if row["teacher"] == "none" else script(path.stem).verdict(gains)
+            expected = "" if row["teacher"] == "none" else script("distillation").verdict(gains)
             assert row["verdict"] == expected
+            assert row["scale"] in result["scales"]
+        elif path.stem == "optimizers":
+            assert all(len(of["each"]) == len(result["seeds"]) for of in row["sets"].values())
+            assert row["steps"] == row["beside"] or row["equal"] == "time"
+            assert row["seconds"] == pytest.approx(row["steps"] * row["ms_per_step"] / 1e3, rel=0.1)
         elif path.stem == "export":
             ran = [way for way in row["candidates"] if way["error"] is None]
             assert {"fp32", "fp16", "int8"} <= {way["precision"] for way in ran}

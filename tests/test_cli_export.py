@@ -24,6 +24,7 @@ from edgesr.export import job, plan, report, tensorrt
 from edgesr.export.calibrate import crop_side
 from edgesr.export.eight import EightBits
 from edgesr.export.plan import Form, Wish, places
+from edgesr.export.quantize import convolutions
 from edgesr.export.repair import ExportRefused, repaired
 from edgesr.export.repairlog import Log, Step, refusal
 from edgesr.export.source import load_source
@@ -215,6 +216,8 @@ def test_eval_is_a_set_of_the_report(home: Path, net: Path, capsys: Captured) ->
         ("--trt fp16 --min 640x360 --max 64x64", 2, "each must be as large"),
         ("--trt fp16 --batch 0", 2, "--batch 0: 1 or more"),
         ("--qat", 2, "--qat fine-tunes INT8"),
+        ("--calib-method entropy", 2, "--calib-method is how INT8 finds its ranges: edgesr export"),
+        ("--int8 --calib-method mean", 2, "--calib-method mean: minmax, entropy, percentile"),
         ("--max-drop -1", 2, "--max-drop -1: decibels above 0"),
         ("--int8 --calib none.mp4", 2, "--calib none.mp4: no such file"),
         ("--int8 --calib empty", 2, "holds no picture"),
@@ -253,6 +256,47 @@ def test_what_cannot_be_meant(
     assert message in error
     assert "Traceback" not in said.err
     assert sorted(home.rglob("*")) == before
+
+
+def test_a_method_for_the_ranges(home: Path, net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As typed: into the file, and into the report with its pictures and histograms."""
+    monkeypatch.setattr("edgesr.export.plan.openvino_here", lambda: False)
+    files = []
+    for method in ("minmax", "entropy"):
+        out = f"{method}.onnx"
+        words = ["--int8", "--calib-method", method, *CALIB, "--out", out, "--quiet"]
+        assert run("export", net, *words) == 0
+        files.append((home / out).read_bytes())
+        report = json.loads((home / f"{out}.report.json").read_text())
+        (log,), (ranges,) = report["repairs"], report["ranges"]
+        assert log["method"] == ranges["method"] == method
+        assert log["frames"] == ranges["frames"] == report["calibration"]["frames"] > 1
+        assert sum(report["calibration"]["histogram"]) > 0
+        for value in ranges["values"].values():
+            assert value["low"] < value["high"]
+            assert len(value["counts"]) == 16
+    assert files[0] != files[1]
+
+
+def test_layers_of_an_engine_that_go_back_to_float_keep_the_method(
+    home: Path, net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an engine that is too far asks for: the same ranges, with a layer more in float."""
+    real, asked = tensorrt.export_tensorrt, []
+
+    def far(source: Any, **options: Any) -> Any:
+        (first, *_) = convolutions(source.graph)
+        asked.append(options["quantised"]("trt8", frozenset({first})))
+        return real(source, **options)
+
+    monkeypatch.setattr(tensorrt, "export_tensorrt", far)
+    calib = {"calib": (home / "photos",), "calib_method": "percentile", "max_drop": 3.0}
+    job.run(Wish(model=str(net), trt=("int8",), **calib))  # type: ignore[arg-type]
+    convs = [node for node in asked[0].graph.node if node.op_type == "Conv"]
+    made_by = {name: node.op_type for node in asked[0].graph.node for name in node.output}
+    assert [made_by.get(node.input[0]) for node in convs].count("DequantizeLinear") == len(
+        convs
+    ) - 1
 
 
 def refuse_all_but(*good: str, patch: pytest.MonkeyPatch) -> None:

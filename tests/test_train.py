@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from edgesr.distill.recipe import Recipe, load_recipe
 from edgesr.distill.run import distill
 from edgesr.distill.train import learning_rate
-from edgesr.errors import EdgesrError, Interrupted, ModelError, UsageError
+from edgesr.errors import EdgesrError, Interrupted, MissingDependency, ModelError, UsageError
 from edgesr.networks import checkpoint
 
 TINY = {
@@ -62,6 +63,24 @@ def test_it_learns(photos: Path, tmp_path: Path) -> None:
     rows = read_log(tmp_path / "run")
     assert float(rows[-1]["psnr_y"]) > float(rows[0]["psnr_y"]) + 1
     assert result.psnr_y > result.bicubic_psnr_y
+
+
+def test_soap_needs_fewer_steps(photos: Path, tmp_path: Path) -> None:
+    """Than Adam, each at the rate that suits it."""
+    reached = {}
+    for name, lr in (("adam", 4e-3), ("soap", 3e-3)):
+        recipe = tiny(steps=100, lr=lr, optimizer=name, validate_every=50, ema=0.9)
+        result = distill(recipe, data=photos, out=tmp_path / name, device="cpu")
+        reached[name] = result.psnr_y
+    assert reached["soap"] > reached["adam"] + 0.5
+
+
+def test_soap_is_missed_by_name(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'edgesr\[train\]'"):
+        distill(tiny(optimizer="soap"), data=photos, out=tmp_path / "run", device="cpu")
 
 
 @pytest.mark.parametrize(
