@@ -73,7 +73,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     },
     "fsrcnn-x2": {**FSRCNN, "steps": 16_000, "init": "fsrcnn-x2-stage1"},
     "ecbsr-m10c16-x2-stage1": {"steps": 60_000},
-    "ecbsr-m10c16-x2": {**WARM, "steps": 20_000, "init": "ecbsr-m10c16-x2-stage1"},
+    "ecbsr-m10c16-x2": {**MSE, "steps": 24_000, "lr": 4e-4, "init": "ecbsr-m10c16-x2-stage1"},
     "ecbsr-m4c16-x3-stage1": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
     "ecbsr-m4c16-x3": {**WARM, "steps": 8_000, "init": "ecbsr-m4c16-x3-stage1"},
     "ecbsr-m4c16-x4-stage1": {"steps": 8_000, "lr": 5e-4, "init": "ecbsr-m4c16-x2-stage2"},
