@@ -100,7 +100,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "espcn-x3": {**WARM, "steps": 8_000, "init": "espcn-x3-stage1"},
     "espcn-x4-stage1": {"steps": 8_000, "lr": 5e-4, "init": "espcn-x2"},
     "espcn-x4": {**WARM, "steps": 8_000, "init": "espcn-x4-stage1"},
-    "bsrn-s-x4": {**BSRN, "steps": 12_000},
+    "bsrn-s-x4": {**BSRN, "steps": 60_000},
     "bsrn-s-x2": {**BSRN, "steps": 3_000, "lr": 2e-3, "init": "bsrn-s-x4"},
 }
 
