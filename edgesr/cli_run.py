@@ -227,15 +227,15 @@ def _faster(stats: Stats) -> str | None:
     """For whom the default model is too slow for live footage of this rate."""
     from edgesr.models import FASTER_MODEL, shipped
 
-    rate, scale = stats.input["rate"], stats.model["scale"]
-    if stats.fps is None or rate is None or stats.fps >= Fraction(rate):
+    rate = stats.input["rate"]
+    if stats.fps is None or rate is None or stats.fps > 0.97 * Fraction(rate):
         return None
-    family = stats.model["name"].replace(f"{DEFAULT_MODEL}-", f"{FASTER_MODEL}-")
-    if family not in {model.name for model in shipped()}:
+    name = stats.model["name"].replace(f"{DEFAULT_MODEL}-", f"{FASTER_MODEL}-")
+    if name not in {model.name for model in shipped()}:
         return None
     return (
         f"slower than the video plays ({stats.fps:.1f} of {float(Fraction(rate)):.4g} fps): "
-        f"--model {family} --scale {scale} is about 1.6 times as fast"
+        f"--model {name} is about 1.6 times as fast"
     )
 
 

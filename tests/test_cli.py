@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -70,6 +71,25 @@ def test_version(capsys: Captured) -> None:
 
 def test_default_model_is_the_same_everywhere() -> None:
     assert cli_run.DEFAULT_MODEL == models.DEFAULT_MODEL
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate", "name", "said"),
+    [
+        (20.0, "30", "ecbsr-m10c16-x2-video", "20.0 of 30 fps): --model ecbsr-m4c16-x2-video is"),
+        (20.0, "30000/1001", "ecbsr-m10c16-x4", "of 29.97 fps): --model ecbsr-m4c16-x4 is"),
+        (29.9, "30", "ecbsr-m10c16-x2-video", None),
+        (20.0, None, "ecbsr-m10c16-x2-video", None),
+        (None, "30", "ecbsr-m10c16-x2-video", None),
+        (20.0, "30", "ecbsr-m10c16-x8", None),
+    ],
+)
+def test_slow_machines_are_told_of_the_faster_model(
+    fps: float | None, rate: str | None, name: str, said: str | None
+) -> None:
+    stats = SimpleNamespace(fps=fps, input={"rate": rate}, model={"name": name})
+    hint = cli_run._faster(stats)  # type: ignore[arg-type]
+    assert (hint is None) if said is None else (hint is not None and said in hint)
 
 
 def test_stream(net: Path, clip: Path, tmp_path: Path, capsys: Captured) -> None:
