@@ -199,7 +199,7 @@ def repaired(
     log = work.log(max_drop, qat=tuned)
     if not log.within or set(nodes) <= work.best.scheme.keep_float:
         raise refusal(source.spec.name, log, all_float=log.within, qat=qat)
-    spread = histograms(work.best.graph, work.spec, calibration.pictures)
+    spread = histograms(work.best.graph, work.best.source, calibration.pictures)
     return work.best.graph, replace(log, ranges=spread)
 
 

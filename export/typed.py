@@ -5,7 +5,7 @@ No torch: everything here works on the canonical float32 graph, whoever made it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,21 +150,14 @@ def finish(graph: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     return graph
 
 
-def session_for(
-    graph: onnx.ModelProto, names: Sequence[str], *, types: Mapping[str, int] | None = None
-) -> Any:
-    """An ONNX Runtime session that gives the values `names`, nothing fused or left out.
-
-    types   of those that are not float32, see `element_types`
-    """
+def session_for(graph: onnx.ModelProto, names: Sequence[str]) -> Any:
+    """An ONNX Runtime session that gives the float values `names`, nothing fused or left out."""
     import onnxruntime
 
     asked = onnx.ModelProto()
     asked.CopyFrom(graph)
     del asked.graph.output[:]
-    asked.graph.output.extend(
-        helper.make_tensor_value_info(name, (types or {}).get(name, FLOAT), None) for name in names
-    )
+    asked.graph.output.extend(helper.make_tensor_value_info(n, FLOAT, None) for n in names)
     needed, nodes = set(names), []
     for node in reversed(asked.graph.node):
         if needed & {*node.output}:

@@ -294,9 +294,8 @@ def test_layers_of_an_engine_that_go_back_to_float_keep_the_method(
     job.run(Wish(model=str(net), trt=("int8",), **calib))  # type: ignore[arg-type]
     convs = [node for node in asked[0].graph.node if node.op_type == "Conv"]
     made_by = {name: node.op_type for node in asked[0].graph.node for name in node.output}
-    assert [made_by.get(node.input[0]) for node in convs].count("DequantizeLinear") == len(
-        convs
-    ) - 1
+    kinds = [made_by.get(node.input[0]) for node in convs]
+    assert kinds.count("DequantizeLinear") == len(convs) - 1
 
 
 def refuse_all_but(*good: str, patch: pytest.MonkeyPatch) -> None:
