@@ -21,7 +21,7 @@ import common
 import peers
 import report
 
-from edgesr.models import DEFAULT_MODEL, shipped
+from edgesr.models import DEFAULT_MODEL, FASTER_MODEL, shipped
 
 HERE = Path(__file__).resolve().parent
 SCALE = 2
@@ -69,7 +69,7 @@ class Row:
 
 def all_rows() -> list[Row]:
     families = [m.family for m in shipped() if m.spec.scale == SCALE]
-    families += [f + EIGHT for f in families if f.startswith(DEFAULT_MODEL)]
+    families += [f + EIGHT for f in families if f.startswith((DEFAULT_MODEL, FASTER_MODEL))]
     ours = [Row(name=f, what="edgesr stream, sound copied", encoder=X264) for f in families]
     return ours + [
         Row(name=name, what=what, encoder=encoder, slow=slow)
