@@ -208,7 +208,7 @@ def _steps(
 ) -> Iterator[None]:
     """Yields after each step, so that whoever iterates can end it."""
     yield
-    late = []
+    late: list[str] = []
     asked = work.best.scheme.method
     for method in TRIED:
         if method == asked:
