@@ -56,6 +56,7 @@ SHARED: dict[str, Any] = {
     "ema": 0.99,
     "precision": "fp32",
 }
+SAVED = 500  # steps between the states from which a stopped run goes on
 RRDB: dict[str, Any] = {"student": "rrdb", "config": QUICK_TEACHERS["rrdb"], "lr": 1e-3, "batch": 8}
 
 
@@ -138,6 +139,7 @@ class Place:
             seed=seed,
             steps=self.options.steps,
             validate_every=self.options.steps,
+            save_every=SAVED,
             teacher=self.file_of(teacher, scale),
             **SHARED | STUDENTS[student] | OPTIMIZERS[self.options.optimizer],
             **({"teacher_steps": self.options.teacher_steps} if teacher == "pisr" else {}),

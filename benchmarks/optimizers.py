@@ -24,7 +24,7 @@ from typing import Any
 
 import common
 import torch
-from distillation import SETS, pairs_of, score, spread
+from distillation import SAVED, SETS, pairs_of, score, spread
 
 from edgesr.distill.recipe import load_recipe
 from edgesr.distill.run import distill
@@ -135,6 +135,7 @@ def learn(
         seed=seed,
         steps=steps,
         validate_every=options.validate_every,
+        save_every=SAVED,
         **SHARED | STUDENTS[student] | settings_of(student, optimizer),
     )
     out = options.runs / f"{student}-{optimizer}-{steps}-{seed}"
