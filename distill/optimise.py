@@ -2,8 +2,9 @@
 
 SOAP (Vyas et al., "Improving and stabilizing Shampoo using Adam", ICLR 2025) is Adam in the
 eigenbasis of Shampoo's preconditioner. The networks here are so small that its matrices are, too
-(16 and 16 and 3 and 3 wide for most weights): a step takes a fifth longer, and a tenth of the steps
-will do (`benchmarks/results/optimizers.json`).
+(16 and 16 and 3 and 3 wide for most weights). A short training reaches 0.3 to 0.9 dB more with it
+in the same time (`benchmarks/results/optimizers.json`); where Adam has come to its plateau, SOAP
+ends on the same one.
 """
 
 from __future__ import annotations

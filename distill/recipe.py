@@ -98,7 +98,7 @@ class Recipe(BaseModel):
     """Through torch.compile: faster steps after half a minute; on a CPU it needs g++."""
 
     optimizer: Literal["adam", "sgd", "soap"] | None = None
-    """None: Adam; SGD has momentum 0.9; SOAP needs a tenth of Adam's steps, at about 3e-3."""
+    """None: Adam; SGD has momentum 0.9; SOAP (rate about 3e-3) needs fewer steps."""
     betas: tuple[float, float] | None = None
     """None: 0.9, 0.99 of Adam; 0.95, 0.95 of SOAP."""
     weight_decay: float | None = Field(default=None, ge=0)
