@@ -47,15 +47,15 @@ Sets = Mapping[str, Sequence[tuple[Array, Array]]]
 
 NETWORKS = ("espcn", "ecbsr-m4c16", "fsrcnn", "bsrn", "srvgg-16")
 BRIEF: dict[str, Any] = {
-    "steps": 1_000,
+    "steps": 400,
     "batch": 8,
     "patch": 24,
     "copies": [1.0, 0.5],
     "full_range": 0.0,
     "optimizer": "soap",
     "lr": 3e-3,
-    "warmup": 100,
-    "ema": 0.99,
+    "warmup": 50,
+    "ema": 0.98,
     "precision": "bf16",
 }
 SETS = ("Set5", "Set14")
