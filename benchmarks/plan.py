@@ -108,7 +108,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 
 EIGHT_BITS = (
     *("ecbsr-m4c16-x2", "ecbsr-m4c16-x2-video", "ecbsr-m10c16-x2", "ecbsr-m10c16-x2-video"),
-    *("espcn-x2", "fsrcnn-x2"),
+    "espcn-x2",
 )
 """Whose INT8 form ships too: `--precision int8` takes it."""
 
