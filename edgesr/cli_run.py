@@ -235,7 +235,7 @@ def _faster(stats: Stats) -> str | None:
         return None
     return (
         f"slower than the video plays ({stats.fps:.1f} of {float(Fraction(rate)):.4g} fps): "
-        f"--model {name} is about 1.6 times as fast"
+        f"--model {name} is about 1.5 times as fast"
     )
 
 
