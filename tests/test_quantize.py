@@ -171,7 +171,7 @@ def test_methods_give_other_ranges(method: Any) -> None:
     graph, spec = shipped("espcn-x2")
     scheme = Scheme(flavour="trt8", method=method, percentile=99.9)
     got = quantize(graph, spec, calibration(), scheme)
-    assert kept(got, graph) > (30.0 if method == "entropy" else 38.0)
+    assert kept(got, graph) > (28.0 if method == "entropy" else 38.0)
     largest = {
         n.input[0]: float(constants(got)[n.input[1]]) * 127 for n in nodes(got, "QuantizeLinear")
     }
