@@ -28,6 +28,11 @@ class Unit:
     noise: float
 
 
+def _some(names: Sequence[str]) -> str:
+    """For a column that is read: networks with attention have dozens behind one layer."""
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
+
+
 def units(
     graph: onnx.ModelProto, nodes: Sequence[str], pictures: Sequence[Array], *, outputs: bool
 ) -> list[Unit]:
@@ -57,7 +62,7 @@ def units(
         found.append(alone)
         before = _back_to(node, made_by, frozenset(nodes))
         if outputs and before:
-            label = f"{', '.join(sorted(before & set(nodes)))} to {name}"
+            label = f"{_some([n for n in nodes if n in before])} to {name}"
             found.append(Unit(label=label, nodes=alone.nodes | before, noise=noise))
     return sorted(found, key=lambda unit: -unit.noise)
 
