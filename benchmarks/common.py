@@ -75,6 +75,16 @@ def write(result: dict[str, Any], out: Path | None) -> None:
         print(f"\nwritten: {out}")
 
 
+def rows_before(out: Path | None, **settings: Any) -> list[Any]:
+    """Of an earlier run that was written to `out`; none where a setting in its head was another."""
+    if out is None or not out.is_file():
+        return []
+    before = json.loads(out.read_text(encoding="utf-8"))
+    if any(before[key] != value for key, value in settings.items()):
+        return []
+    return list(before["rows"])
+
+
 def spread(values: Sequence[float], digits: int = 2) -> dict[str, float]:
     return {
         "median": round(statistics.median(values), digits),

@@ -16,13 +16,13 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 import common
 import torch
+from plan import SOAP
 from published import PISR, PISR_STEPS
 
 from edgesr.distill.evaluate import Pair, load_pairs
@@ -41,7 +41,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
 """And the recipe that each is trained by, with what differs from SHARED."""
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {},
-    "soap": {"optimizer": "soap", "lr": 3e-3, "betas": [0.95, 0.95]},
+    "soap": SOAP,
 }
 """What differs from all that, but for rrdb, which learns by Adam."""
 TEACHERS = ("none", "rrdb", "ecbsr-m10c16", "pisr")
@@ -114,14 +114,10 @@ def result_of(options: argparse.Namespace, place: Place, rows: list[Any]) -> dic
 
 def kept_rows(options: argparse.Namespace) -> list[Any]:
     """Of other students and scales, from an earlier run with the same settings."""
-    if options.out is None or not options.out.is_file():
-        return []
-    before = json.loads(options.out.read_text(encoding="utf-8"))
     same = {key: getattr(options, key) for key in ("steps", "teacher_steps", "seeds", "optimizer")}
-    if any(before[key] != value for key, value in (same | {"shared": SHARED}).items()):
-        return []
+    before = common.rows_before(options.out, **same, shared=SHARED)
     asked = set(itertools.product(options.scales, options.students))
-    return [row for row in before["rows"] if (row["scale"], row["student"]) not in asked]
+    return [row for row in before if (row["scale"], row["student"]) not in asked]
 
 
 class Place:

@@ -22,6 +22,7 @@ from typing import Any
 import common
 import numpy as np
 import onnx
+from plan import SOAP
 from rewrites import parse_size, spread_weights
 
 from edgesr.distill.pictures import load_pairs
@@ -52,8 +53,7 @@ BRIEF: dict[str, Any] = {
     "patch": 24,
     "copies": [1.0, 0.5],
     "full_range": 0.0,
-    "optimizer": "soap",
-    "lr": 3e-3,
+    **SOAP,
     "warmup": 50,
     "ema": 0.98,
     "precision": "bf16",

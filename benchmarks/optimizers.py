@@ -25,6 +25,7 @@ from typing import Any
 import common
 import torch
 from distillation import SAVED, SETS, pairs_of, score, spread
+from plan import SOAP
 
 from edgesr.distill.recipe import load_recipe
 from edgesr.distill.run import distill
@@ -39,7 +40,7 @@ SHARED: dict[str, Any] = {"compile": True, "warmup": 100, "ema": 0.99}
 """What differs from the recipe `bicubic`, by which plan.py trains them: the steps are few."""
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"lr": 1e-3},
-    "soap": {"optimizer": "soap", "lr": 3e-3, "betas": [0.95, 0.95]},
+    "soap": SOAP,
 }
 OWN: dict[tuple[str, str], dict[str, Any]] = {("fsrcnn-pisr", "adam"): {"lr": 8e-3}}
 Mark = tuple[int, float, bool]
@@ -90,13 +91,10 @@ def result_of(options: argparse.Namespace, rows: list[Any]) -> dict[str, Any]:
 
 def kept_rows(options: argparse.Namespace) -> list[Any]:
     """Of other students, from an earlier run with the same settings."""
-    if options.out is None or not options.out.is_file():
-        return []
-    before = json.loads(options.out.read_text(encoding="utf-8"))
-    same = {"steps": options.steps, "seeds": options.seeds, "shared": SHARED, "students": STUDENTS}
-    if any(before[key] != value for key, value in same.items()):
-        return []
-    return [row for row in before["rows"] if row["student"] not in options.students]
+    before = common.rows_before(
+        options.out, steps=options.steps, seeds=options.seeds, shared=SHARED, students=STUDENTS
+    )
+    return [row for row in before if row["student"] not in options.students]
 
 
 def measured(options: argparse.Namespace, student: str, optimizer: str, steps: int) -> Any:

@@ -49,9 +49,8 @@ def main() -> None:
     text = fill(text, "teachers", teacher_table(taught))
     if (RESULTS / "pisr.json").is_file() and "<!-- pisr:start -->" in text:
         text = fill(text, "pisr", pisr_table(json.loads((RESULTS / "pisr.json").read_text())))
-    if (RESULTS / "optimizers.json").is_file() and "<!-- optimizers:start -->" in text:
-        learnt = json.loads((RESULTS / "optimizers.json").read_text())
-        text = fill(text, "optimizers", optimizer_table(learnt))
+    learnt = json.loads((RESULTS / "optimizers.json").read_text())
+    text = fill(text, "optimizers", optimizer_table(learnt))
     exported = json.loads((RESULTS / "export.json").read_text())
     text = fill(text, "export", export_table(exported))
     (ROOT / "README.md").write_text(text)

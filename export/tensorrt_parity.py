@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import onnx
 
+from edgesr.export.quality import as_fed
 from edgesr.export.typed import lift_constants, named
 from edgesr.export.verify import Difference, compare, read_photo
 from edgesr.runtime.backends.engine_options import EngineOptions
@@ -70,14 +71,13 @@ def parity(engine: Run, graph: onnx.ModelProto, inputs: Sequence[Array]) -> Diff
     session = _session(graph)
     entry = session.get_inputs()[0]
 
-    def fed(picture: Array) -> Array:
-        return picture.astype(np.float16) if entry.type == "tensor(float16)" else picture
-
     def unit(result: Array) -> Array:
         return result / 255.0 if result.dtype == np.uint8 else result
 
     return compare(
-        lambda picture: unit(np.asarray(session.run(None, {entry.name: fed(picture)})[0])),
+        lambda picture: unit(
+            np.asarray(session.run(None, {entry.name: as_fed(picture, entry.type)})[0])
+        ),
         lambda picture: unit(engine(picture)),
         inputs,
     )

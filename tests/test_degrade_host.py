@@ -85,9 +85,12 @@ def test_jpeg(channels: int, quality: float) -> None:
         expected = jpeg(batch, torch.tensor([quality], dtype=torch.float64))
         got = tensor_of(jpeg_picture(host.pictures_of(batch)[0], quality))
         # A coefficient on the edge between two steps may fall to either, and moves its block: which
-        # ones do differs from processor to processor.
-        assert float((got - expected).abs().median()) * 255 < 1e-3
-        assert float((got - expected).abs().mean()) * 255 < 0.5
+        # ones do differs from processor to processor. Beside the block that moved most:
+        off = (got - expected).abs() * 255
+        blocks = F.avg_pool2d(F.pad(off, (0, -width % 8, 0, -height % 8)), 8, divisor_override=1)
+        assert float(off.median()) < 1e-3
+        assert float(off.mean()) < 0.5
+        assert float(blocks.sum() - blocks.max()) / off.numel() < 0.1
     assert float((got - batch).abs().max()) * 255 > 0.5
 
 

@@ -214,18 +214,6 @@ def test_where_a_checkpoint_comes_from(tmp_path: Path) -> None:
     assert find_checkpoint(str(tmp_path)) == tmp_path / "best.safetensors"
 
 
-def test_shipped_models_stay_sane_on_noise() -> None:
-    """Far from all training pictures a network may overshoot, but must not explode: SOAP trained
-    one to 37.4 dB that made values of 500 out of noise."""
-    from edgesr.models import shipped
-
-    noise = np.random.default_rng(0).random((1, 1, 64, 64), dtype=np.float32)
-    for entry in shipped():
-        if entry.spec.colour == "y":
-            out = run(entry.onnx, noise)
-            assert -4.0 < out.min() < out.max() < 5.0, entry.name  # as `train_shipped.py` has it
-
-
 def test_shipped_checkpoints_give_the_shipped_onnx() -> None:
     """Both files of a shipped model are one network with the same facts."""
     from edgesr.models import shipped

@@ -11,7 +11,7 @@ from scripts import scripts_of
 
 from edgesr.errors import UsageError
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -57,6 +57,19 @@ def test_what_ships_was_trained_by_stages_of_the_plan(plan, train_shipped):
         assert sum(stage["steps"] for stage in stages) == entry["training"]["steps"]
         assert entry["spec"]["recipe"] == stages[-1]["recipe_digest"]
         assert name in plan.TRAININGS
+
+
+def test_what_ships_stays_sane_on_noise(train_shipped):
+    from edgesr.models import shipped
+    from edgesr.networks import checkpoint
+
+    for entry in shipped():
+        model, spec = checkpoint.load(entry.checkpoint)
+        train_shipped.require_sane(entry.name, model, spec)
+    with torch.no_grad():
+        next(model.parameters()).mul_(1e3)
+    with pytest.raises(SystemExit, match=r"for noise in 0\.\.1"):
+        train_shipped.require_sane("wild", model, spec)
 
 
 @pytest.fixture
