@@ -46,6 +46,7 @@ from edgesr.distill.feed import said_of
 from edgesr.distill.recipe import Recipe
 from edgesr.distill.room import machine
 from edgesr.distill.run import distill
+from edgesr.distill.sanity import complaint, range_on_noise
 from edgesr.distill.train import Progress
 from edgesr.errors import BackendError, Interrupted
 from edgesr.export.onnx import export_onnx
@@ -282,19 +283,9 @@ def ship(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_sane(name: str, model: torch.nn.Module, spec: ModelSpec) -> None:
-    """Raises SystemExit for a network that explodes on noise, whatever it scores on photos.
-
-    Far from all training pictures it may overshoot: SOAP trained one to 37.4 dB that made values of
-    500 out of noise.
-    """
-    noise = np.random.default_rng(0).random((1, 1 if spec.colour == "y" else 3, 64, 64))
-    with torch.no_grad():
-        out = deployed(model)(torch.from_numpy(noise.astype(np.float32)))
-    if not -4.0 < out.min() < out.max() < 5.0:
-        raise SystemExit(
-            f"{name} gives {out.min():.3g} to {out.max():.3g} for noise in 0..1: a smaller rate, "
-            "or weight_decay"
-        )
+    """Raises SystemExit for a network that explodes on noise, whatever it scores on photos."""
+    if wrong := complaint(range_on_noise(model, spec)):
+        raise SystemExit(f"{name}: {wrong}")
 
 
 def measure(path: Path, bench: Path) -> dict[str, dict[str, float]]:

@@ -12,6 +12,7 @@ from edgesr.distill.lesson import planes_function, score_network
 from edgesr.distill.recipe import Recipe
 from edgesr.distill.report import Row, environment, write_report
 from edgesr.distill.room import Room, machine, names_in
+from edgesr.distill.sanity import range_on_noise
 from edgesr.distill.strips import make_strips
 from edgesr.distill.terms import notes_of
 from edgesr.files import replacing
@@ -67,6 +68,7 @@ def conclude(recipe: Recipe, room: Room, result: Result) -> None:
         "psnr_y": round(result.psnr_y, 4),
         "plain_psnr_y": None if result.plain_psnr_y is None else round(result.plain_psnr_y, 4),
         "bicubic_psnr_y": round(result.bicubic_psnr_y, 4),
+        "range_on_noise": [round(value, 3) for value in range_on_noise(model, spec)],
         "notes": notes_of(recipe),
     }
     write_summary(out, recipe, result, digest=photos.digest, device=room.device, more=summary)

@@ -155,6 +155,28 @@ def test_warm_start_takes_what_fits(photos: Path, tmp_path: Path) -> None:
         distill(tiny(student="espcn", init=body), data=photos, out=tmp_path / "no", device="cpu")
 
 
+def test_who_trained_a_wild_network_is_told(photos: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    def trained(name: str, **given: Path) -> list[float]:
+        recipe = tiny(steps=1, lr=1e-12, ema=0.0)
+        out = tmp_path / name
+        distill(recipe, data=photos, out=out, device="cpu", on_note=notes.append, **given)
+        return json.loads((out / "summary.json").read_text())["range_on_noise"]
+
+    low, high = trained("calm")
+    assert -4 < low < high < 5
+    assert notes == []
+    model, spec = checkpoint.load(tmp_path / "calm" / "best.safetensors")
+    wild = {name: 8 * tensor for name, tensor in model.state_dict().items()}
+    checkpoint.save(tmp_path / "wild.safetensors", wild, spec=spec, model=model)
+    low, high = trained("wild", init=tmp_path / "wild.safetensors")
+    assert high - low > 9
+    [note] = notes
+    assert note.startswith("warning: the network is wild")
+    assert f"{low:.3g} to {high:.3g}" in note
+
+
 def test_a_run_is_not_overwritten(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     distill(tiny(steps=2), data=photos, out=out, device="cpu")
