@@ -20,21 +20,16 @@ INT8 forms that ship (OpenVINO's, calibrated on PHOTOS, held against BENCH/Set5)
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import math
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import shipped_forms
 import torch
 from plan import EIGHT_BITS, TRAININGS, as_listed, is_shipped, lineage, recipe_of
 from safetensors import safe_open
@@ -48,24 +43,16 @@ from edgesr.distill.room import machine
 from edgesr.distill.run import distill
 from edgesr.distill.sanity import complaint, range_on_noise
 from edgesr.distill.train import Progress
-from edgesr.errors import BackendError, Interrupted
+from edgesr.errors import Interrupted
 from edgesr.export.onnx import export_onnx
-from edgesr.models import shipped
 from edgesr.networks import build, checkpoint, deployed
 from edgesr.networks.facts import count_macs, count_parameters
-from edgesr.runtime.backends import Session, open_session
 from edgesr.spec import ModelSpec
-
-WEIGHTS = Path(__file__).resolve().parent.parent / "edgesr" / "weights"
 
 TERMS = (
     "trained on photos under CC0, CC-BY, CC-BY-SA or the Unsplash licence, collected from "
     "Linux wallpaper packages; the weights are offered under Apache-2.0"
 )
-
-WAYS = (("ort", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
-
-PATIENCE = 20  # seconds for one way to run one model; five runs at least
 
 CHECKED, CHECK_STEPS = "ecbsr-m4c16-x2-stage1", 200
 
@@ -85,7 +72,7 @@ def main() -> None:
     parser.add_argument("--int8", action="store_true")
     options = parser.parse_args()
     if options.speed:
-        enter_speed()
+        shipped_forms.enter_speed()
         return
     if options.photos is None or (options.bench is None and not options.check):
         parser.error("--photos and --bench are needed")
@@ -94,7 +81,7 @@ def main() -> None:
         check(options.photos)
         return
     if options.int8:
-        enter_int8(options.photos, options.bench, options.only or EIGHT_BITS)
+        shipped_forms.enter_int8(options.photos, options.bench, options.only or EIGHT_BITS)
         return
     end = time.monotonic() + 60 * options.budget_minutes
     Plant(options.photos, options.bench, options.runs, end=end).make(
@@ -129,7 +116,7 @@ class Plant:
         """Whether its weights are the ones that ship, or led to those of everything after it."""
         if not is_shipped(name):
             return True  # `with_starts` adds what is needed
-        stages = index()["models"].get(name, {}).get("training", {}).get("stages", [])
+        stages = shipped_forms.index()["models"].get(name, {}).get("training", {}).get("stages", [])
         return bool(stages) and same_settings(stages[-1]["settings"], self.recipe(name))
 
     def with_starts(self, names: list[str], *, again: bool) -> list[str]:
@@ -172,9 +159,9 @@ class Plant:
         """Weights of a finished training: in its run folder, or shipped."""
         if self.state_of(name).get("step") == self.recipe(name).steps:
             return self.runs / name / "best.safetensors"
-        for entry in index()["models"].values():
+        for entry in shipped_forms.index()["models"].values():
             if same_settings(entry["training"]["stages"][-1]["settings"], self.recipe(name)):
-                return WEIGHTS / entry["checkpoint"]
+                return shipped_forms.WEIGHTS / entry["checkpoint"]
         return None
 
     def state_of(self, name: str) -> dict[str, Any]:
@@ -191,7 +178,7 @@ class Plant:
         """What the index says of one training; of one whose run folder is gone, what it said."""
         recipe, state = self.recipe(name), self.state_of(name)
         if not state:
-            for entry in index()["models"].values():
+            for entry in shipped_forms.index()["models"].values():
                 for stage in entry["training"]["stages"]:
                     if same_settings(stage["settings"], recipe):
                         return dict(stage) | {"name": name}
@@ -224,11 +211,6 @@ def print_progress(name: str, progress: Progress) -> None:
         )
 
 
-def index() -> dict[str, Any]:
-    file = WEIGHTS / "index.json"
-    return dict(json.loads(file.read_text())) if file.is_file() else {"schema": 1, "models": {}}
-
-
 def check(photos: Path) -> None:
     """Raises SystemExit when the same training gives other weights the second time."""
     recipe = recipe_of(CHECKED).model_copy(update={"steps": CHECK_STEPS, "validate_every": 100})
@@ -249,10 +231,13 @@ def check(photos: Path) -> None:
 
 def ship(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:
     """Export, measure the exported file, and enter it into the index. data: facts of the photos."""
-    WEIGHTS.mkdir(exist_ok=True)
+    shipped_forms.WEIGHTS.mkdir(exist_ok=True)
     model, spec = checkpoint.load(plant.runs / name / "best.safetensors")
     require_sane(name, model, spec)
-    files = {"onnx": WEIGHTS / f"{name}.onnx", "checkpoint": WEIGHTS / f"{name}.safetensors"}
+    files = {
+        "onnx": shipped_forms.WEIGHTS / f"{name}.onnx",
+        "checkpoint": shipped_forms.WEIGHTS / f"{name}.safetensors",
+    }
     # Twice, since the figures of a file are measured on that file and then written into it.
     spec = spec.replace(name=name, terms=TERMS, metrics={}, recipe=plant.recipe(name).digest())
     export_onnx(model, spec, files["onnx"])
@@ -274,11 +259,13 @@ def ship(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:
         },
         "training": training_facts(name, plant, data),
     }
-    models = index()["models"]
+    models = shipped_forms.index()["models"]
     if "speed" in models.get(name, {}):  # the weights are others, the network is the same
         entry["speed"] = models[name]["speed"]
     models[name] = entry
-    write_index({"schema": 1, "models": {known: models[known] for known in as_listed(models)}})
+    shipped_forms.write_index(
+        {"schema": 1, "models": {known: models[known] for known in as_listed(models)}}
+    )
     return entry
 
 
@@ -295,80 +282,6 @@ def measure(path: Path, bench: Path) -> dict[str, dict[str, float]]:
         score = mean_score(evaluate_model(str(path), bench / name, backend="ort").scores)
         metrics[name] = {"psnr_y": round(score.psnr_y, 3), "ssim_y": round(score.ssim_y, 4)}
     return metrics
-
-
-def write_index(values: dict[str, Any]) -> None:
-    (WEIGHTS / "index.json").write_text(json.dumps(values, indent=1) + "\n")
-
-
-def enter_int8(photos: Path, bench: Path, names: Sequence[str]) -> None:
-    """By `edgesr export`, which refuses what loses more than 0.1 dB: then none ships."""
-    for name in names:
-        values = index()
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "edgesr", "export", name, "--int8", "--qat", "--quiet"]
-            command += ["--calib", str(photos), "--eval", str(bench / "Set5"), "--out", folder]
-            subprocess.run(command, check=False)
-            made = Path(folder) / f"{name}-int8-openvino.onnx"
-            if not made.is_file():
-                (WEIGHTS / made.name).unlink(missing_ok=True)
-                values["models"][name].pop("int8", None)
-                write_index(values)
-                print(f"{name}: refused", flush=True)
-                continue
-            report = json.loads(Path(f"{made}.report.json").read_text())
-            shutil.copy(made, WEIGHTS)
-        [found] = [
-            way
-            for way in report["candidates"]
-            if (way["backend"], way["precision"]) == ("openvino", "int8")
-        ]
-        values["models"][name]["int8"] = {
-            "file": made.name,
-            "sha256": hashlib.sha256((WEIGHTS / made.name).read_bytes()).hexdigest(),
-            "drop_db": round(found["drop"], 3),
-        }
-        write_index(values)
-        print(name, values["models"][name]["int8"], flush=True)
-
-
-def enter_speed() -> None:
-    """Median ms for one 640x360 frame in and out as 8 bits, in every way that runs here."""
-    values = index()
-    noise = np.random.default_rng(0)
-    for model in shipped():
-        io, frame = "uint8", noise.integers(0, 256, (1, 1, 360, 640), dtype=np.uint8)
-        if model.spec.colour == "rgb":  # as `stream` runs them
-            io, frame = "float32", noise.random((1, 3, 360, 640), dtype=np.float32)
-        speed = {}
-        for backend, precision in WAYS:
-            with (
-                contextlib.suppress(BackendError),
-                contextlib.closing(
-                    open_session(
-                        model.onnx,
-                        spec=model.spec,
-                        backend=backend,
-                        precision=precision,
-                        size=(360, 640),
-                        io=io,
-                    )
-                ) as session,
-            ):
-                speed[f"{backend} {precision}"] = round(median_ms(session, frame), 1)
-        values["models"][model.name]["speed"] = speed
-        print(model.name, speed, flush=True)
-    write_index(values)
-
-
-def median_ms(session: Session, frame: np.ndarray, *, runs: int = 25) -> float:
-    times: list[float] = []
-    while len(times) < 3 + runs and (len(times) < 8 or sum(times) < PATIENCE):
-        start = time.perf_counter()
-        session(frame)
-        times.append(time.perf_counter() - start)
-    times = times[3:]
-    return float(np.median(times) * 1e3)
 
 
 def training_facts(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:

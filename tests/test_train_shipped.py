@@ -52,7 +52,7 @@ def test_recipes_are_whole_on_both_machines(plan):
 
 def test_what_ships_was_trained_by_stages_of_the_plan(plan, train_shipped):
     """Or by ones that the plan had when it was trained: then it is trained again."""
-    for name, entry in train_shipped.index()["models"].items():
+    for name, entry in train_shipped.shipped_forms.index()["models"].items():
         stages = entry["training"]["stages"]
         assert sum(stage["steps"] for stage in stages) == entry["training"]["steps"]
         assert entry["spec"]["recipe"] == stages[-1]["recipe_digest"]
@@ -95,7 +95,7 @@ def plant(train_shipped, tmp_path, monkeypatch):
     plan = sys.modules["plan"]
     monkeypatch.setattr(plan, "TRAININGS", trainings)
     monkeypatch.setattr(train_shipped, "TRAININGS", trainings)
-    monkeypatch.setattr(train_shipped, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(train_shipped.shipped_forms, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return train_shipped.Plant(tmp_path / "photos", tmp_path, tmp_path / "runs", gpu=False)
 
@@ -104,9 +104,9 @@ def test_trainings_stop_go_on_and_start_from_what_ships(plant, train_shipped, tm
     spent = train_shipped.Plant(plant.photos, plant.bench, plant.runs, end=0.0, gpu=False)
     spent.make(["ecbsr-m4c8-x2"], train=True, again=False)
     assert plant.state_of("ecbsr-m4c8-x2-stage1")["step"] == 1
-    assert train_shipped.index()["models"] == {}
+    assert train_shipped.shipped_forms.index()["models"] == {}
     plant.make(["ecbsr-m4c8-x2"], train=True, again=False)
-    assert list(train_shipped.index()["models"]) == ["ecbsr-m4c8-x2"]
+    assert list(train_shipped.shipped_forms.index()["models"]) == ["ecbsr-m4c8-x2"]
     capsys.readouterr()
     plant.make(["ecbsr-m4c8-x2"], train=True, again=False)
     assert capsys.readouterr().out == ""  # nothing is made twice
@@ -114,7 +114,7 @@ def test_trainings_stop_go_on_and_start_from_what_ships(plant, train_shipped, tm
     shutil.rmtree(plant.runs)
     plant.make(list(train_shipped.TRAININGS), train=True, again=False)
     assert [folder.name for folder in plant.runs.iterdir()] == ["ecbsr-m4c8-x3"]
-    models = train_shipped.index()["models"]
+    models = train_shipped.shipped_forms.index()["models"]
     assert list(models) == ["ecbsr-m4c8-x2", "ecbsr-m4c8-x3"]
     stages = models["ecbsr-m4c8-x3"]["training"]["stages"]
     assert [stage["name"] for stage in stages] == list(train_shipped.TRAININGS)
