@@ -37,14 +37,15 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "fsrcnn-pisr": {"source": "pisr", "lr": 8e-3},  # at 1e-3 it is below bicubic after 2,500 steps
     "ecbsr-m4c16": {"source": "bicubic"},
     "espcn": {"source": "bicubic"},
+    "bsrn-s": {"source": "bicubic"},
 }
 """And the recipe that each is trained by, with what differs from SHARED."""
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {},
     "soap": SOAP,
 }
-"""What differs from all that, but for rrdb, which learns by Adam."""
-TEACHERS = ("none", "rrdb", "ecbsr-m10c16", "pisr")
+"""What differs from all that, of teachers that are trained here too."""
+TEACHERS = ("none", "rrdb", "ecbsr-m10c16", "bsrn-s", "pisr")
 SHARED: dict[str, Any] = {
     "batch": 16,
     "patch": 24,
@@ -150,7 +151,8 @@ class Place:
             return teacher
         out = self.rrdb(scale)
         steps = self.options.teacher_steps
-        settings = SHARED | RRDB | {"steps": steps, "validate_every": steps}
+        settings = SHARED | RRDB | OPTIMIZERS[self.options.optimizer]
+        settings |= {"steps": steps, "validate_every": steps}
         self.learn(load_recipe("bicubic", scale=scale, **settings), out.parent)
         return str(out)
 

@@ -37,23 +37,26 @@ PICTURE = {
 
 
 def main() -> None:
-    speed = json.loads((RESULTS / "stream.json").read_text())
-    quality = json.loads((RESULTS / "quality.json").read_text())
+    speed = result("stream")
+    quality = result("quality")
     text = (ROOT / "README.md").read_text()
     text = fill(text, "table", speed_table(speed, quality))
     text = fill(text, "quality", quality_table(quality))
     text = fill(text, "networks", network_list(networks()))
-    coded = json.loads((RESULTS / "video.json").read_text())
-    text = fill(text, "video", video_table(coded))
-    taught = json.loads((RESULTS / "distillation.json").read_text())
-    text = fill(text, "teachers", teacher_table(taught))
-    if (RESULTS / "pisr.json").is_file() and "<!-- pisr:start -->" in text:
-        text = fill(text, "pisr", pisr_table(json.loads((RESULTS / "pisr.json").read_text())))
-    learnt = json.loads((RESULTS / "optimizers.json").read_text())
+    for marker in ("video", "video-x4"):
+        text = fill(text, marker, video_table(result(marker)))
+    for marker in ("distillation", "distillation-x4"):
+        text = fill(text, marker, teacher_table(result(marker)))
+    text = fill(text, "pisr", pisr_table(result("pisr")))
+    learnt = result("optimizers")
     text = fill(text, "optimizers", optimizer_table(learnt))
-    exported = json.loads((RESULTS / "export.json").read_text())
+    exported = result("export")
     text = fill(text, "export", export_table(exported))
     (ROOT / "README.md").write_text(text)
+
+
+def result(name: str) -> dict[str, Any]:
+    return dict(json.loads((RESULTS / f"{name}.json").read_text()))
 
 
 def fill(text: str, marker: str, content: str) -> str:
@@ -124,7 +127,7 @@ def quality_table(quality: dict[str, Any]) -> str:
 
 def video_table(coded: dict[str, Any]) -> str:
     """A row a method: PSNR-Y on compressed clips by the encoder's CRF, then SSIM and flicker."""
-    crfs = coded["crfs"]
+    crfs, name = coded["crfs"], f"{coded['benchmark']}.json"
     lines = [f"| x264 at CRF | {' | '.join(map(str, crfs))} | SSIM | flicker |"]
     lines.append(f"| --- |{' ---: |' * (len(crfs) + 2)}")
     for name in coded["methods"]:
@@ -136,40 +139,44 @@ def video_table(coded: dict[str, Any]) -> str:
     lines.append(
         f"PSNR-Y, means over {len(coded['clips'])} clips made small, encoded and enlarged again; "
         "flicker in 8-bit codes, less is better "
-        "([video.json](benchmarks/results/video.json))."
+        f"([{name}](benchmarks/results/{name}))."
     )
     return "\n".join(lines) + "\n"
 
 
 def teacher_table(taught: dict[str, Any]) -> str:
     """A row for each student: PSNR-Y on Set5 alone, and what each teacher added to it."""
-    heads = [f"{name}, {teacher_note(known)}" for name, known in taught["teachers"].items()]
-    rows: dict[str, list[str]] = {}
     scale = taught["scales"][0]
+    heads = [f"{name}, {teacher_note(known, scale)}" for name, known in taught["teachers"].items()]
+    columns = ("none", *taught["teachers"])
+    rows: dict[str, dict[str, str]] = {}
     for row in taught["rows"]:
         if row["scale"] != scale:
             continue
         of_set = row["sets"]["Set5"]
-        if row["teacher"] == "none":
-            rows[row["student"]] = [f"{of_set['psnr_y']['mean']:.2f}"]
-        else:
-            gain = of_set["gain"]
-            rows[row["student"]].append(f"{gain['mean']:+.2f} ± {gain['stdev']:.2f}")
+        cell = f"{of_set['psnr_y']['mean']:.2f}"
+        if row["teacher"] != "none":
+            cell = f"{of_set['gain']['mean']:+.2f} ± {of_set['gain']['stdev']:.2f}"
+        rows.setdefault(row["student"], {})[row["teacher"]] = cell
     return (
         f"In {taught['steps']:,} steps at x{scale}, PSNR-Y on Set5, mean and spread of "
-        f"{len(taught['seeds'])} seeds\n([distillation.json](benchmarks/results/distillation.json) "
+        f"{len(taught['seeds'])} seeds, by {taught['optimizer'].upper()}\n"
+        f"([{taught['benchmark']}.json](benchmarks/results/{taught['benchmark']}.json) "
         "has Set14 too):\n\n"
         + f"| student | alone | {' | '.join(heads)} |\n"
         + f"| --- | ---: |{' ---: |' * len(heads)}\n"
-        + "".join(f"| {student} | {' | '.join(cells)} |\n" for student, cells in rows.items())
+        + "".join(
+            f"| {student} | {' | '.join(cells.get(name, '') for name in columns)} |\n"
+            for student, cells in rows.items()
+        )
     )
 
 
-def teacher_note(known: dict[str, Any]) -> str:
+def teacher_note(known: dict[str, Any], scale: int) -> str:
     if "psnr_y" not in known:
         return f"which sees {known['sees']}"
     small = "small, " if "config" in known else ""
-    return f"{small}{known['psnr_y']['x2']['Set5']:.1f} dB"
+    return f"{small}{known['psnr_y'][f'x{scale}']['Set5']:.1f} dB"
 
 
 def pisr_table(taught: dict[str, Any]) -> str:

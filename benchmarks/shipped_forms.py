@@ -35,6 +35,15 @@ def index() -> dict[str, Any]:
     return dict(json.loads(file.read_text())) if file.is_file() else {"schema": 1, "models": {}}
 
 
+def enter(name: str, key: str, value: dict[str, Any] | None) -> None:
+    """One fact of one model; None takes it away. Read anew, for others may have written."""
+    values = index()
+    values["models"][name].pop(key, None)
+    if value is not None:
+        values["models"][name][key] = value
+    write_index(values)
+
+
 def write_index(values: dict[str, Any]) -> None:
     (WEIGHTS / "index.json").write_text(json.dumps(values, indent=1) + "\n")
 
@@ -42,7 +51,6 @@ def write_index(values: dict[str, Any]) -> None:
 def enter_int8(photos: Path, bench: Path, names: Sequence[str]) -> None:
     """By `edgesr export`, which refuses what loses more than 0.1 dB: then none ships."""
     for name in names:
-        values = index()
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "edgesr", "export", name, "--int8", "--qat", "--quiet"]
             command += ["--calib", str(photos), "--eval", str(bench / "Set5"), "--out", folder]
@@ -50,8 +58,7 @@ def enter_int8(photos: Path, bench: Path, names: Sequence[str]) -> None:
             made = Path(folder) / f"{name}-int8-openvino.onnx"
             if not made.is_file():
                 (WEIGHTS / made.name).unlink(missing_ok=True)
-                values["models"][name].pop("int8", None)
-                write_index(values)
+                enter(name, "int8", None)
                 print(f"{name}: refused", flush=True)
                 continue
             report = json.loads(Path(f"{made}.report.json").read_text())
@@ -61,18 +68,17 @@ def enter_int8(photos: Path, bench: Path, names: Sequence[str]) -> None:
             for way in report["candidates"]
             if (way["backend"], way["precision"]) == ("openvino", "int8")
         ]
-        values["models"][name]["int8"] = {
+        form = {
             "file": made.name,
             "sha256": hashlib.sha256((WEIGHTS / made.name).read_bytes()).hexdigest(),
             "drop_db": round(found["drop"], 3),
         }
-        write_index(values)
-        print(name, values["models"][name]["int8"], flush=True)
+        enter(name, "int8", form)
+        print(name, form, flush=True)
 
 
 def enter_speed() -> None:
     """Median ms for one 640x360 frame in and out as 8 bits, in every way that runs here."""
-    values = index()
     noise = np.random.default_rng(0)
     for model in shipped():
         io, frame = "uint8", noise.integers(0, 256, (1, 1, 360, 640), dtype=np.uint8)
@@ -94,9 +100,8 @@ def enter_speed() -> None:
                 ) as session,
             ):
                 speed[f"{backend} {precision}"] = round(median_ms(session, frame), 1)
-        values["models"][model.name]["speed"] = speed
+        enter(model.name, "speed", speed)
         print(model.name, speed, flush=True)
-    write_index(values)
 
 
 def median_ms(session: Session, frame: np.ndarray, *, runs: int = 25) -> float:

@@ -189,7 +189,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write crops there")
     parser.add_argument("--out", type=Path, help="the JSON file to write")
     options = parser.parse_args()
-    result = common.head("video", encoder="libx264 medium, 4:2:0 as the clip has it, one thread")
+    result = common.head(
+        options.out.stem if options.out else "video",
+        encoder="libx264 medium, 4:2:0 as the clip has it, one thread",
+    )
     result |= measure(
         options.clips,
         find_models(options.models, scale=options.scale),

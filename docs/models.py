@@ -3,7 +3,7 @@
     python docs/models.py           after `python docs/sheets.py`, which makes the pictures
 
 Cards come from edgesr/weights/index.json; bicubic's figures and those on compressed footage from
-quality.json and video.json of benchmarks/results, through measured.json, which the wheel carries;
+quality.json and video*.json of benchmarks/results, through measured.json, which the wheel carries;
 those of the sheets from docs/sheets/sheets.json. No figure on the page is typed by hand.
 """
 
@@ -54,8 +54,7 @@ def main() -> None:
 def measured() -> dict[str, Any]:
     """What the wheel knows of the benchmarks' results; `edgesr.cards` shows the form."""
     quality = json.loads((RESULTS / "quality.json").read_text())
-    video = json.loads((RESULTS / "video.json").read_text())
-    crfs = [str(crf) for crf in video["crfs"]]
+    footage = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("video*.json"))]
     return {
         "schema": SCHEMA,
         "bicubic": {
@@ -63,14 +62,17 @@ def measured() -> dict[str, Any]:
             for row in quality["rows"]
             if row["name"] == "bicubic"
         },
-        "compressed": {
-            str(video["scale"]): {
-                "clips": len(video["clips"]),
-                "psnr_y": {
-                    name: {crf: of[crf]["psnr_y"] for crf in crfs}
-                    for name, of in video["means"].items()
-                },
-            }
+        "compressed": {str(video["scale"]): on_footage(video) for video in footage},
+    }
+
+
+def on_footage(video: dict[str, Any]) -> dict[str, Any]:
+    """Of one run of benchmarks/video.py what cards show."""
+    crfs = [str(crf) for crf in video["crfs"]]
+    return {
+        "clips": len(video["clips"]),
+        "psnr_y": {
+            name: {crf: of[crf]["psnr_y"] for crf in crfs} for name, of in video["means"].items()
         },
     }
 

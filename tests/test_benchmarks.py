@@ -24,6 +24,7 @@ pytest.importorskip("onnxruntime")
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
+FOOTAGE = [path for path in RESULTS if path.stem.startswith("video")]
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ def test_committed_results_keep_their_schema(path, script):
             assert max(row["difference"].values()) <= script("rewrites").NEAR
         elif path.stem in ("export_grid", "tensorrt_rtx", "tensorrt_api"):
             assert row["passed"]
-        elif path.stem in ("distillation", "pisr"):
+        elif path.stem in ("distillation", "distillation-x4", "pisr"):
             gains = [gain for found in row["sets"].values() for gain in found["gain"]["each"]]
             assert len(gains) == len(result["seeds"]) * len(row["sets"])
             expected = "" if row["teacher"] == "none" else script("distillation").verdict(gains)
@@ -234,16 +235,17 @@ def test_committed_results_keep_their_schema(path, script):
             ran = [way for way in row["candidates"] if way["error"] is None]
             assert {"fp32", "fp16", "int8"} <= {way["precision"] for way in ran}
             assert all(way["ms"] and way["size_bytes"] for way in ran)
-        elif path.stem == "video":
+        elif path.stem in ("video", "video-x4"):
             assert row["name"] in result["methods"]
             assert (row["psnr_y"] > 15, 0 < row["ssim_y"] < 1, row["flicker"] > 0) == (True,) * 3
         else:
             raise AssertionError(f"no rule for {path.name}")
 
 
-def test_means_and_claims_of_video_follow_from_its_rows(script):
+@pytest.mark.parametrize("path", FOOTAGE, ids=lambda path: path.stem)
+def test_means_and_claims_of_video_follow_from_its_rows(path, script):
     video, report = script("video"), script("video_report")
-    result = json.loads((BENCHMARKS / "results" / "video.json").read_text(encoding="utf-8"))
+    result = json.loads(path.read_text(encoding="utf-8"))
     rows = [row for row in result["rows"] if "absent" not in row]
     assert len(rows) == len(result["methods"]) * len(result["clips"]) * len(video.CRFS)
     assert len(result["clips"]) >= 5

@@ -59,6 +59,16 @@ def test_what_ships_was_trained_by_stages_of_the_plan(plan, train_shipped):
         assert name in plan.TRAININGS
 
 
+def test_every_file_of_the_wheel_is_in_the_index(train_shipped):
+    forms = train_shipped.shipped_forms
+    known = {"index.json", "measured.json"}
+    for entry in forms.index()["models"].values():
+        known |= {entry["onnx"], entry["checkpoint"]}
+        known |= {entry["int8"]["file"]} if "int8" in entry else set()
+    found = {path.name for path in forms.WEIGHTS.iterdir() if not path.name.startswith("__")}
+    assert found == known
+
+
 def test_what_ships_stays_sane_on_noise(train_shipped):
     from edgesr.models import shipped
     from edgesr.networks import checkpoint
