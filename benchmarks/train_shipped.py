@@ -12,9 +12,9 @@ there are. Writes edgesr/weights/<name>.{onnx,safetensors} and index.json.
     python benchmarks/train_shipped.py --photos PHOTOS --check
 
 trains one model for 200 steps twice, compares the weights bit by bit and changes nothing. --speed,
-on a quiet machine, enters the milliseconds of every model and does nothing else. --int8 makes the
-INT8 forms that ship (OpenVINO's, calibrated on PHOTOS, held against BENCH/Set5) of the models in
-`plan.EIGHT_BITS`.
+on a quiet machine, enters the milliseconds of every model (or of --only) and does nothing else.
+--int8 makes the INT8 forms that ship (OpenVINO's, calibrated on PHOTOS, held against BENCH/Set5) of
+the models in `plan.EIGHT_BITS`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--int8", action="store_true")
     options = parser.parse_args()
     if options.speed:
-        shipped_forms.enter_speed()
+        shipped_forms.enter_speed(options.only or list(TRAININGS))
         return
     if options.photos is None or (options.bench is None and not options.check):
         parser.error("--photos and --bench are needed")
