@@ -24,7 +24,9 @@ from published import PUBLISHED
 from edgesr.distill.evaluate import (
     Pair,
     bicubic_scores,
+    by_session,
     evaluate,
+    evaluate_rgb,
     load_pairs,
     luma_by_session,
     mean_score,
@@ -53,9 +55,12 @@ def load_sets(bench: Path, *, scale: int) -> Sets:
     return {name: load_pairs(bench / name, scale=scale) for name in SETS}
 
 
-def scored(name: str, runs: str, upscale: Upscale, sets: Sets, *, scale: int) -> Figures:
+def scored(
+    name: str, runs: str, upscale: Upscale, sets: Sets, *, scale: int, rgb: bool = False
+) -> Figures:
     """One row: the means of each set. `runs` says what computed it."""
-    means = {s: mean_score(evaluate(upscale, pairs, scale=scale)) for s, pairs in sets.items()}
+    measure = evaluate_rgb if rgb else evaluate
+    means = {s: mean_score(measure(upscale, pairs, scale=scale)) for s, pairs in sets.items()}
     return row(name, runs, scale, {s: (m.psnr_y, m.ssim_y) for s, m in means.items()})
 
 
@@ -85,8 +90,11 @@ def lanczos(sets: Sets, *, scale: int) -> Figures:
 
 def model_rows(model: ShippedModel, sets: Sets) -> Iterator[Figures]:
     """A shipped model in each way that it runs; a way that this machine has not is absent."""
-    scale = model.spec.scale
+    scale, rgb = model.spec.scale, model.spec.colour == "rgb"
+    by = by_session if rgb else luma_by_session
     for backend, precision, io in WAYS:
+        if rgb and io == "uint8":  # `stream` converts to and from RGB in float
+            continue
         runs = f"{backend} {precision}" + (", uint8 in and out" if io == "uint8" else "")
         try:
             session = open_session(
@@ -97,9 +105,7 @@ def model_rows(model: ShippedModel, sets: Sets) -> Iterator[Figures]:
                 yield {"name": model.name, "runs": runs, "scale": scale, "absent": str(error)}
             continue
         with closing(session):
-            yield scored(
-                model.name, runs, luma_by_session(session, io, model.spec), sets, scale=scale
-            )
+            yield scored(model.name, runs, by(session, io, model.spec), sets, scale=scale, rgb=rgb)
 
 
 def opencv_rows(graphs: Path | None, sets: Sets, *, scale: int) -> Iterator[Figures]:
@@ -127,7 +133,7 @@ def measure(bench: Path, graphs: Path | None, scales: tuple[int, ...]) -> list[F
         rows += [bicubic(sets, scale=scale), lanczos(sets, scale=scale)]
         rows += opencv_rows(graphs, sets, scale=scale)
         for model in shipped():
-            if model.spec.scale == scale and model.spec.colour == "y":
+            if model.spec.scale == scale:
                 rows += model_rows(model, sets)
     return rows
 

@@ -114,15 +114,20 @@ class Sheet:
     crf: int | None = None
 
 
+def compressed(scale: int) -> Sheet:
+    return Sheet(
+        title=f"x{scale}, compressed: x264 {PRESET} at CRF {CRF}",
+        scale=scale,
+        rows=("astronaut", "chelsea", "coffee", "rocket", "text"),
+        crf=CRF,
+    )
+
+
 SHEETS = {
     "x2": Sheet(title="x2", scale=2, rows=tuple(CROPS)),
     "x4": Sheet(title="x4", scale=4, rows=tuple(CROPS)),
-    f"x2-crf{CRF}": Sheet(
-        title=f"x2, compressed: x264 {PRESET} at CRF {CRF}",
-        scale=2,
-        rows=("astronaut", "chelsea", "coffee", "rocket", "text"),
-        crf=CRF,
-    ),
+    f"x2-crf{CRF}": compressed(2),
+    f"x4-crf{CRF}": compressed(4),
 }
 
 
