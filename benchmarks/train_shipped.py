@@ -251,7 +251,10 @@ def ship(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:
             "deployed": count_parameters(deployed(model)),
         },
         "macs_640x360": count_macs(
-            deployed(build(spec.network, spec.scale)), height=360, width=640
+            deployed(build(spec.network, spec.scale)),
+            height=360,
+            width=640,
+            channels=1 if spec.colour == "y" else 3,
         ),
         **{kind: path.name for kind, path in files.items()},
         "sha256": {

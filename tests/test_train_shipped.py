@@ -132,6 +132,15 @@ def test_trainings_stop_go_on_and_start_from_what_ships(plant, train_shipped, tm
     assert (tmp_path / "weights" / "ecbsr-m4c8-x3.onnx").is_file()
 
 
+def test_networks_of_rgb_ship_too(plant, train_shipped):
+    settings = {**train_shipped.TRAININGS["ecbsr-m4c8-x2-stage1"], "full_range": 0.0}
+    train_shipped.TRAININGS["ecbsr-m4c16-rgb-x2"] = settings
+    plant.make(["ecbsr-m4c16-rgb-x2"], train=True, again=False)
+    entry = train_shipped.shipped_forms.index()["models"]["ecbsr-m4c16-rgb-x2"]
+    assert entry["spec"]["colour"] == "rgb"
+    assert entry["macs_640x360"] > 640 * 360 * entry["parameters"]["deployed"] * 0.9
+
+
 def test_another_plan_than_the_run_folders_is_refused(plant, train_shipped):
     assert plant.train("ecbsr-m4c8-x2-stage1")
     train_shipped.TRAININGS["ecbsr-m4c8-x2-stage1"]["lr"] = 5e-4
