@@ -12,16 +12,20 @@ import torch
 from torch import nn
 
 from edgesr.networks import deployed
+from edgesr.runtime.upscale import padded
 from edgesr.spec import ModelSpec
 
-SANE = (-4.0, 5.0)  # sharpening noise takes the shipped ones to -1.7..3.0
-SIZE = 64
+SANE = (-4.0, 5.0)  # sharpening noise takes the shipped ones to -2.5..4.1
+SIZE = (64, 64)
 
 
 def range_on_noise(model: nn.Module, spec: ModelSpec) -> tuple[float, float]:
-    """Lowest and highest value that comes out for SIZE x SIZE pixels of uniform noise in 0..1."""
-    channels = 1 if spec.colour == "y" else 3
-    noise = np.random.default_rng(0).random((1, channels, SIZE, SIZE), dtype=np.float32)
+    """Lowest and highest value that comes out for SIZE pixels of uniform noise in 0..1.
+
+    Of a model that does not take SIZE: for as many as it takes.
+    """
+    shape = (1, 1 if spec.colour == "y" else 3, *(spec.fixed_size or padded(SIZE, spec)))
+    noise = np.random.default_rng(0).random(shape, dtype=np.float32)
     with torch.no_grad():
         out = deployed(model)(torch.from_numpy(noise))
     return float(out.min()), float(out.max())
