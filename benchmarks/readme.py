@@ -27,6 +27,7 @@ LABELS = {
     "torch-loop": "cv2 + torch loop, ecbsr-m4c16",
     "bicubic-loop": "cv2.resize bicubic loop",
 }
+OPTIMIZERS = {"adam": "Adam", "soap": "SOAP"}
 # Which row of quality.json shows the picture that a row of stream.json makes.
 PICTURE = {
     "lanczos": ("lanczos", "FFmpeg swscale, uint8 in and out"),
@@ -177,7 +178,7 @@ def teacher_table(taught: dict[str, Any]) -> str:
         rows.setdefault(row["student"], {})[row["teacher"]] = cell
     return (
         f"In {taught['steps']:,} steps at x{scale}, PSNR-Y on Set5, mean and spread of "
-        f"{len(taught['seeds'])} seeds, by {taught['optimizer'].upper()}\n"
+        f"{len(taught['seeds'])} seeds, by {OPTIMIZERS[taught['optimizer']]}\n"
         f"([{taught['benchmark']}.json](benchmarks/results/{taught['benchmark']}.json) "
         "has Set14 too):\n\n"
         + f"| student | alone | {' | '.join(heads)} |\n"
@@ -216,7 +217,7 @@ def pisr_table(taught: dict[str, Any]) -> str:
     lines.append("")
     lines.append(
         f"PSNR-Y, means of {len(taught['seeds'])} seeds after {taught['steps']:,} steps of "
-        f"{taught['optimizer'].upper()} and, before PISR's, {taught['teacher_steps']:,} of its "
+        f"{OPTIMIZERS[taught['optimizer']]} and, before PISR's, {taught['teacher_steps']:,} of its "
         f"teacher; the paper's student and teacher had {taught['published']['steps']:,} each, of "
         "Adam. Far from converged. The paper's figures are from memory, but for FSRCNN at x4 "
         "([pisr.json](benchmarks/results/pisr.json))."
