@@ -38,10 +38,9 @@ PICTURE = {
 
 
 def main() -> None:
-    speed = result("stream")
     quality = result("quality")
     text = (ROOT / "README.md").read_text()
-    text = fill(text, "table", speed_table(speed, quality))
+    text = fill(text, "table", speed_table(result("stream"), quality))
     text = fill(text, "quality", quality_table(quality))
     text = fill(text, "networks", network_list(networks()))
     larger = [result("video-x3"), result("video-x4")]
@@ -49,10 +48,8 @@ def main() -> None:
     for marker in ("distillation", "distillation-x4"):
         text = fill(text, marker, teacher_table(result(marker)))
     text = fill(text, "pisr", pisr_table(result("pisr")))
-    learnt = result("optimizers")
-    text = fill(text, "optimizers", optimizer_table(learnt))
-    exported = result("export")
-    text = fill(text, "export", export_table(exported))
+    text = fill(text, "optimizers", optimizer_table(result("optimizers")))
+    text = fill(text, "export", export_table(result("export")))
     (ROOT / "README.md").write_text(text)
 
 
@@ -150,8 +147,8 @@ def video_table(coded: dict[str, Any], larger: list[dict[str, Any]]) -> str:
 
 
 def gain_over_lanczos(coded: dict[str, Any]) -> str:
-    scale, file = coded["scale"], f"video-x{coded['scale']}.json"
-    means, best = coded["means"], f"ecbsr-m10c16-x{coded['scale']}-video"
+    scale, file = coded["scale"], f"{coded['benchmark']}.json"
+    means, best = coded["means"], f"ecbsr-m10c16-x{scale}-video"
     all_of_them, worst = (
         means[best][crf]["psnr_y"] - means["lanczos"][crf]["psnr_y"]
         for crf in ("all", str(max(coded["crfs"])))

@@ -254,7 +254,7 @@ def ship(name: str, plant: Plant, data: dict[str, Any]) -> dict[str, Any]:
             deployed(build(spec.network, spec.scale)),
             height=360,
             width=640,
-            channels=1 if spec.colour == "y" else 3,
+            channels=spec.channels,
         ),
         **{kind: path.name for kind, path in files.items()},
         "sha256": {

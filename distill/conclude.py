@@ -12,7 +12,7 @@ from edgesr.distill.lesson import planes_function, score_network
 from edgesr.distill.recipe import Recipe
 from edgesr.distill.report import Row, environment, write_report
 from edgesr.distill.room import Room, machine, names_in
-from edgesr.distill.sanity import range_on_noise
+from edgesr.distill.sanity import complaint, range_on_noise
 from edgesr.distill.strips import make_strips
 from edgesr.distill.terms import notes_of
 from edgesr.files import replacing
@@ -38,7 +38,7 @@ class Result:
 
 
 def conclude(recipe: Recipe, room: Room, result: Result) -> None:
-    """Write `summary.json` and `report.html`."""
+    """Write `summary.json` and `report.html`; warn of a network that explodes on noise."""
     out, scale = result.out, recipe.scale
     model, spec = checkpoint.load(out / "best.safetensors")
     planes = planes_function(deployed(model))
@@ -62,13 +62,16 @@ def conclude(recipe: Recipe, room: Room, result: Result) -> None:
     write_report(
         out, rows=rows, strips=strips, environment=facts, data=line, notes=notes_of(recipe)
     )
+    noise = range_on_noise(model, spec)
+    if wrong := complaint(noise):
+        room.warn(f"the network is wild: {wrong}")
     summary: dict[str, Any] = {
         "pictures": len(photos),
         "validation": result.validation,
         "psnr_y": round(result.psnr_y, 4),
         "plain_psnr_y": None if result.plain_psnr_y is None else round(result.plain_psnr_y, 4),
         "bicubic_psnr_y": round(result.bicubic_psnr_y, 4),
-        "range_on_noise": [round(value, 3) for value in range_on_noise(model, spec)],
+        "range_on_noise": [round(value, 3) for value in noise],
         "notes": notes_of(recipe),
     }
     write_summary(out, recipe, result, digest=photos.digest, device=room.device, more=summary)

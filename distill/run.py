@@ -29,7 +29,6 @@ from edgesr.distill.room import (
     named_kind,
     writing,
 )
-from edgesr.distill.sanity import complaint, range_on_noise
 from edgesr.distill.teachers import names_of
 from edgesr.distill.train import Progress
 from edgesr.errors import UsageError
@@ -141,8 +140,6 @@ def learn_all(
     if team().first:
         model, spec = checkpoint.load(out / "best.safetensors")
         export_onnx(model, spec, out / "model.onnx")
-        if wrong := complaint(range_on_noise(model, spec)):
-            room.warn(f"the network is wild: {wrong}")
     plain = None
     if compare:
         alone = recipe.model_copy(update=dict.fromkeys(TEACHING))

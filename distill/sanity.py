@@ -24,7 +24,7 @@ def range_on_noise(model: nn.Module, spec: ModelSpec) -> tuple[float, float]:
 
     Of a model that does not take SIZE: for as many as it takes.
     """
-    shape = (1, 1 if spec.colour == "y" else 3, *(spec.fixed_size or padded(SIZE, spec)))
+    shape = (1, spec.channels, *(spec.fixed_size or padded(SIZE, spec)))
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
     with torch.no_grad():
         out = deployed(model)(torch.from_numpy(noise))
