@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,10 @@ def joined(device: str = "auto") -> Iterator[Team]:
         require_device(local, torch.cuda.device_count())
         torch.cuda.set_device(local)
     backend = "cpu:gloo,cuda:nccl" if on_cuda and dist.is_nccl_available() else "gloo"
+    # Defaults of its functions hold the group that there is when it is first imported, as an
+    # optimiser does. That group and its threads would outlive `destroy_process_group`, and a thread
+    # that lets go of a tensor while Python ends aborts the process.
+    importlib.import_module("torch.distributed.nn")
     try:
         store, rank, size = next(iter(rendezvous("env://", timeout=JOIN)))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WORK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,13 @@ import pytest
 def ctrl_c() -> None:
     """A background job starts with SIGINT ignored; the tests of Ctrl-C need it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Random networks and pictures are the same in every run, whatever was tested before."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,16 @@ CASES = ["plain", "teacher", "kept", "pisr", "gan", "parts"]
 SMALL = ["-m", "edgesr", "distill", "--student", "ecbsr-m4c8", "--data", "photos"]
 SMALL += ["--device", "cpu", "--set", "steps=6", "--set", "batch=4", "--set", "patch=16"]
 
+THREADS_LEFT = """
+from pathlib import Path
+import torch
+from edgesr.distill.parallel import joined
+with joined("cpu"):
+    torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
+names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+print(f"left: {[name for name in names if 'gloo' in name]}\\n", end="")
+"""
+
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="this torch has no distributed"
 )
@@ -130,6 +140,14 @@ def test_command_line_speaks_once(folder: Path) -> None:
     assert done.stderr.count("2 processes train together") == 1
     (made,) = (folder / "runs").iterdir()  # the name has the time: the first one's is taken
     assert (made / "report.html").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed by Linux")
+def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
+    """One that still holds a tensor when Python ends aborts the process, in one run of five."""
+    (tmp_path / "script.py").write_text(THREADS_LEFT)
+    done = run(tmp_path, launch("script.py"))
+    assert done.stdout.splitlines() == ["left: []"] * 2
 
 
 def test_wrong_batch_is_told_once(folder: Path) -> None:

@@ -369,8 +369,10 @@ def test_everything_is_freed_once_and_in_order(tiny: Path, trt: FakeTrt) -> None
     freed = [name for name in cuda.trace[start:] if name != "make_current"]
     lane = ["stream_synchronize", "graph_destroy", "free", "host_free", "free", "host_free"]
     one = [*lane, "stream_destroy"]
-    none_recorded = [name for name in one if name != "graph_destroy"]
-    assert freed in (one + one, one + none_recorded, none_recorded + one)
+    unrecorded = [name for name in one if name != "graph_destroy"]
+    unused = ["stream_synchronize", "stream_destroy"]  # one thread may have taken all frames
+    others = (one, unrecorded, unused)
+    assert freed in [one + other for other in others] + [other + one for other in others]
     assert cuda.events == ["context", "context", "engine", "runtime"]
     cuda.check()
     with pytest.raises(BackendError, match=r"this session is closed$"):
