@@ -134,7 +134,8 @@ class Maker:
                 assert self.eight is not None
                 scheme = Scheme(
                     flavour=flavour,
-                    method=log.method.split()[0],  # type: ignore[arg-type]  # "percentile 99.99"
+                    method=log.method,
+                    percentile=log.percentile or Scheme.percentile,
                     keep_float=keep | frozenset(log.keep_float),
                 )
                 made = self.eight.quantised(scheme)

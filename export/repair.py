@@ -123,7 +123,6 @@ class _Repair:
 
     def log(self, max_drop: float, *, qat: bool) -> Log:
         scheme = self.best.scheme
-        method = "minmax" if scheme.method == "minmax" else _called(scheme)
         return Log(
             flavour=scheme.flavour,
             max_drop=max_drop,
@@ -132,7 +131,8 @@ class _Repair:
             steps=tuple(self.steps),
             before=self.first,
             drop=self.best.drop,
-            method=method,
+            method=scheme.method,
+            percentile=scheme.percentile if scheme.method == "percentile" else None,
             keep_float=tuple(sorted(scheme.keep_float)),
             qat=qat,
             frames=len(pictures_for(self.best.source, self.calibration, scheme.method)),

@@ -10,6 +10,7 @@ from edgesr.errors import EdgesrError
 
 if TYPE_CHECKING:
     from edgesr.export.histograms import Histogram
+    from edgesr.export.quantize import Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,8 @@ class Log:
     pairs       pictures that they are means over
     before      dB lost by the first method, all in int8
     drop        dB lost in the end
-    method      where the ranges come from in the end, such as "percentile 99.99"
+    method      where the ranges come from in the end
+    percentile  for method "percentile", else None: how much of the values lies inside the range
     keep_float  nodes that stay in float
     qat         the weights were fine-tuned
     frames      calibration pictures that the ranges come from
@@ -44,8 +46,9 @@ class Log:
     steps: tuple[Step, ...]
     before: float
     drop: float
-    method: str
+    method: Method
     keep_float: tuple[str, ...]
+    percentile: float | None = None
     qat: bool = False
     frames: int = 0
     ranges: Mapping[str, Histogram] = field(default_factory=dict)
@@ -63,6 +66,7 @@ class Log:
         return {
             "flavour": self.flavour,
             "method": self.method,
+            "percentile": self.percentile,
             "frames": self.frames,
             "values": {name: asdict(histogram) for name, histogram in self.ranges.items()},
         }
@@ -88,8 +92,9 @@ class Log:
         clipped = (
             f"at most {worst.clipped:.3%} clipped, of {name}" if worst.clipped else "unclipped"
         )
+        inside = "" if self.percentile is None else f" {self.percentile:g}"
         count = f"{len(self.ranges)} values, {self.frames} pictures"
-        return [f"  ranges by {self.method} ({count}): {clipped}"]
+        return [f"  ranges by {self.method}{inside} ({count}): {clipped}"]
 
 
 class ExportRefused(EdgesrError):

@@ -145,14 +145,15 @@ def test_the_method_that_was_asked_for_comes_first(
     _, log = repaired(three, calibration, flavour="ort", max_drop=5.0, method=method)
     first = {"minmax": "min/max", "percentile": "percentile 99.99"}.get(method, method)
     assert [step.what for step in log.steps] == [first]
-    assert log.method == ("minmax" if method == "minmax" else first)
+    assert (log.method, log.percentile) == (method, 99.99 if method == "percentile" else None)
     assert log.frames == len(calibration.pictures)
     plain = quantize(three.graph, three.spec, calibration, Scheme(flavour="ort", method=method))
     assert log.drop == pytest.approx(Judge(three.graph, three.spec, calibration).drop(plain))
     clipped = [histogram.clipped for histogram in log.ranges.values()]
     low, high = {"minmax": (0, 1e-6), "percentile": (1e-6, 1e-3), "entropy": (1e-3, 0.1)}[method]
     assert low <= max(clipped) < high, clipped
-    assert f"ranges by {log.method} ({len(log.ranges)} values, 4 pictures)" in log.lines()[-1]
+    by = "percentile 99.99" if method == "percentile" else method
+    assert f"ranges by {by} ({len(log.ranges)} values, 4 pictures)" in log.lines()[-1]
     json.dumps([log.to_dict(), log.ranges_to_dict()])
     assert "ranges" not in log.to_dict()
 
