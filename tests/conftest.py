@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Where an assert in them fails, it says what it compared, as in a test.
+pytest.register_assert_rewrite("video_copies")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c() -> None:
