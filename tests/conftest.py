@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 # Where an assert in them fails, it says what it compared, as in a test.
-pytest.register_assert_rewrite("video_copies")
+pytest.register_assert_rewrite("tensorrt_sessions", "video_copies")
 
 
 @pytest.fixture(scope="session", autouse=True)
