@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# Where an assert in them fails, it says what it compared, as in a test.
-pytest.register_assert_rewrite("tensorrt_sessions", "video_copies")
+# Helpers whose asserts, when they fail, say what they compared, as those in tests do.
+pytest.register_assert_rewrite("rewriting", "tensorrt_sessions", "video_copies")
 
 
 @pytest.fixture(scope="session", autouse=True)
