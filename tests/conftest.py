@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Helpers whose asserts, when they fail, say what they compared, as those in tests do.
+pytest.register_assert_rewrite("rewriting", "tensorrt_sessions", "video_copies")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c() -> None:

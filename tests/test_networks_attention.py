@@ -1,4 +1,4 @@
-"""BSRN, BSRN-S, RLFN, SPAN and SAFMN against published counts and formulas written another way."""
+"""BSRN, BSRN-S, RLFN, SPAN and SAFMN against published counts, names and a formula of attention."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import attention_networks
 import numpy as np
 import torch.nn.functional as F
+from attention_networks import SMALL, picture, randomised, seen_by
 from tolerances import assert_close
 from torch import Tensor, nn
 
-from edgesr.networks import bsrn, bsrn_s, rlfn, safmn, span
+from edgesr.networks import bsrn, bsrn_s, rlfn
 from edgesr.networks.bsrn import Bsrn, BsrnConfig
 from edgesr.networks.bsrn_s import BsrnS, BsrnSConfig
 from edgesr.networks.facts import count_macs, count_parameters
 from edgesr.networks.rlfn import Rlfn, RlfnConfig
 from edgesr.networks.safmn import Safmn, SafmnConfig
-from edgesr.networks.span import PlainSpan, Span, SpanConfig
+from edgesr.networks.span import PlainSpan, SpanConfig
 
 BUILD: dict[str, Callable[[int], nn.Module]] = {
     "bsrn": lambda s: Bsrn(BsrnConfig(scale=s)),
@@ -32,15 +34,6 @@ BUILD: dict[str, Callable[[int], nn.Module]] = {
     "span-28": lambda s: PlainSpan(SpanConfig(scale=s, features=28)),
     "span-26": lambda s: PlainSpan(SpanConfig(scale=s, features=26)),
     "safmn": lambda s: Safmn(SafmnConfig(scale=s)),
-}
-
-SMALL: dict[str, Callable[[int], nn.Module]] = {
-    "bsrn": lambda s: Bsrn(BsrnConfig(scale=s, features=16, blocks=2, reduction=4)),
-    "bsrn-s": lambda s: BsrnS(BsrnSConfig(scale=s, features=16, blocks=2)),
-    "rlfn": lambda s: Rlfn(RlfnConfig(scale=s, features=12, inner=14, blocks=2, attention=4)),
-    "span": lambda s: Span(SpanConfig(scale=s, features=8, blocks=3)),
-    "span-plain": lambda s: PlainSpan(SpanConfig(scale=s, features=8, blocks=3)),
-    "safmn": lambda s: Safmn(SafmnConfig(scale=s, features=8, blocks=2)),
 }
 
 PARAMETERS = {
@@ -73,42 +66,12 @@ GIGA_MACS = {
     ("rlfn-ntire", 4, (256, 256)): 19.66,
 }
 
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_seed():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+one_thread_and_seed = attention_networks.one_thread_and_seed
 
 
 def on_meta(name: str, scale: int) -> nn.Module:
     with torch.device("meta"):
         return BUILD[name](scale)
-
-
-def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
-    """Every parameter moved, so that no branch is silent."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
-
-
-def picture(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def seen_by(module: nn.Module, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Input and output of one layer while the model runs."""
-    found: list[tuple[Tensor, Tensor]] = []
-    handle = module.register_forward_hook(lambda m, inputs, out: found.append((inputs[0], out)))
-    with torch.no_grad():
-        model(x)
-    handle.remove()
-    return found[0]
 
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -250,109 +213,6 @@ def test_separable_convolutions_have_the_published_biases() -> None:
     assert "B1.esa.conv2.pw.weight" not in bsrn_s_keys
 
 
-# --- BSRN and BSRN-S -----------------------------------------------------------------------------
-
-
-def test_bsconvu_is_a_dense_convolution_with_a_blueprint_kernel() -> None:
-    """Pointwise first and without bias: dense kernel[o, i] = dw[o] * pw[o, i], borders included."""
-    layer = randomised(bsrn.BSConvU(5, 7))
-    x = picture(2, 5, 6, 9)
-    with torch.no_grad():
-        dense = layer.dw.weight * layer.pw.weight  # (7, 1, 3, 3) * (7, 5, 1, 1)
-        assert_close(layer(x), F.conv2d(x, dense, layer.dw.bias, padding=1), dtype="float32")
-
-
-@pytest.mark.parametrize("name", ["bsrn", "bsrn-s"])
-def test_the_picture_is_repeated_as_a_whole(name: str) -> None:
-    """Input channel 3k + c of the first layer is colour c; RRRR GGGG BBBB would be 4c + k."""
-    model = randomised(SMALL[name](2))
-    x = picture(1, 3, 17, 19)
-    _, got = seen_by(model.fea_conv.pw, model, x)
-    with torch.no_grad():
-        kernel = model.fea_conv.pw.weight.reshape(-1, 12)
-        bias = model.fea_conv.pw.bias
-        right = F.conv2d(x, kernel.view(-1, 4, 3).sum(1)[:, :, None, None], bias)
-        wrong = F.conv2d(x, kernel.view(-1, 3, 4).sum(2)[:, :, None, None], bias)
-    assert_close(got, right, dtype="float32")
-    assert not torch.allclose(got, wrong, atol=1e-2)
-
-
-def test_channel_attention_takes_the_population_deviation() -> None:
-    """Against numpy; 3x2 pixels, where dividing by n - 1 makes 10 % of a difference."""
-    layer = randomised(bsrn.CCALayer(8, 4)).double()
-    with torch.no_grad():
-        layer.conv_du[0].weight.abs_()  # so that the ReLU hides nothing
-    x = 1 + picture(2, 8, 3, 2).double()
-    first, second = layer.conv_du[0], layer.conv_du[2]
-
-    def expected(ddof: int) -> np.ndarray:
-        a = x.numpy()
-        v = a.std(axis=(2, 3), ddof=ddof) + a.mean(axis=(2, 3))  # (2, 8)
-        v = np.maximum(v @ first.weight[:, :, 0, 0].T.numpy() + first.bias.numpy(), 0)
-        v = v @ second.weight[:, :, 0, 0].T.numpy() + second.bias.numpy()
-        return a / (1 + np.exp(-v))[:, :, None, None]
-
-    with torch.no_grad():
-        got = layer(x)
-        assert_close(got, expected(0), dtype="float64")
-        assert np.abs(got.numpy() - expected(1)).max() > 1e-4
-
-
-def test_channel_attention_learns_from_an_even_picture() -> None:
-    """The gradient of the deviation at 0 must not be infinite."""
-    layer = bsrn.CCALayer(8, 4)
-    x = torch.full((1, 8, 5, 5), 0.5, requires_grad=True)
-    layer(x).sum().backward()
-    assert x.grad is not None
-    assert torch.isfinite(x.grad).all()
-
-
-def test_bsrn_block_is_the_published_one() -> None:
-    """ESDB layer by layer, as drawn in the paper, with the attentions checked on their own."""
-    block = randomised(bsrn.ESDB(8, 4))
-    x = picture(1, 8, 16, 21)
-    with torch.no_grad():
-        y, kept = x, []
-        for i in (1, 2, 3):
-            distil, refine = getattr(block, f"c{i}_d"), getattr(block, f"c{i}_r")
-            kept.append(F.gelu(distil(y)))
-            y = F.gelu(refine(y) + y)
-        kept.append(F.gelu(block.c4(y)))
-        expected = block.cca(block.esa(block.c5(torch.cat(kept, 1)))) + x
-        assert torch.equal(block(x), expected)
-
-
-def test_bsrn_joins_all_blocks_and_the_first_features() -> None:
-    model = randomised(SMALL["bsrn"](2))
-    x = picture(1, 3, 16, 21)
-    with torch.no_grad():
-        first = model.fea_conv(x.repeat(1, 4, 1, 1))
-        one = model.B1(first)
-        two = model.B2(one)
-        y = F.gelu(F.conv2d(torch.cat([one, two], 1), model.c1.weight, model.c1.bias))
-        last = model.upsampler.upsampleOneStep[0]
-        y = F.conv2d(model.c2(y) + first, last.weight, last.bias, padding=1)
-        assert torch.equal(model(x), F.pixel_shuffle(y, 2))
-
-
-def test_pointwise_is_a_linear_layer_over_channels() -> None:
-    layer = randomised(bsrn_s.Pointwise(5, 7))
-    x = picture(2, 5, 4, 6)
-    with torch.no_grad():
-        expected = F.linear(x.permute(0, 2, 3, 1), layer.weight, layer.bias).permute(0, 3, 1, 2)
-        assert_close(layer(x), expected, dtype="float32")
-
-
-def test_bsrn_s_block_scales_channels_before_the_last_layer() -> None:
-    block = randomised(bsrn_s.Block(8))
-    x = picture(1, 8, 16, 21)
-    attended = seen_by(block.esa, block, x)[1]
-    with torch.no_grad():
-        rows = attended.permute(0, 2, 3, 1) * block.cw  # (1, 16, 21, 8)
-        rows = F.linear(rows, block.conv_out.weight, block.conv_out.bias)
-        assert_close(block(x), rows.permute(0, 3, 1, 2) + x, dtype="float32")
-
-
 # --- spatial attention ---------------------------------------------------------------------------
 
 
@@ -395,198 +255,3 @@ def resize_matrix(size: int, wanted: int) -> Tensor:
         matrix[row, low] += 1 - (at - low)
         matrix[row, high] += at - low
     return torch.from_numpy(matrix)
-
-
-# --- RLFN ----------------------------------------------------------------------------------------
-
-
-def test_rlfn_block_activates_all_three_convolutions() -> None:
-    block = randomised(rlfn.RLFB(6, 5, 4))
-    x = picture(1, 6, 16, 19) - 0.5
-    got = seen_by(block.c5, block, x)[0]
-    with torch.no_grad():
-        y = x
-        for conv in (block.c1_r, block.c2_r, block.c3_r):
-            y = F.conv2d(y, conv.weight, conv.bias, padding=1)
-            y = torch.where(y < 0, 0.05 * y, y)
-        assert_close(got, x + y, dtype="float32")
-        assert torch.equal(block(x), block.esa(block.c5(got)))  # nothing is added behind it
-
-
-def test_rlfn_range_is_converted_on_both_ends() -> None:
-    """Released weights of 0..255 behind a 0..1 face; the published network has no range in it."""
-    plain = randomised(SMALL["rlfn"](2))
-    config = RlfnConfig(scale=2, features=12, inner=14, blocks=2, attention=4, pixel_range=255.0)
-    wide = Rlfn(config).eval()
-    wide.load_state_dict(plain.state_dict())
-    x = picture(1, 3, 16, 18)
-    with torch.no_grad():
-        assert_close(wide(x), plain(x * 255) / 255, dtype="float32")
-        assert not torch.allclose(wide(x), plain(x), atol=1e-2)
-
-
-# --- SPAN ----------------------------------------------------------------------------------------
-
-SIZES = [(1, 1), (5, 7), (16, 16), (13, 24)]
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_conv3xc_collapsed_equals_its_branches(size: tuple[int, int]) -> None:
-    """Borders included: the frame of zeros stands before the first 1x1, not behind it."""
-    layer = randomised(span.Conv3XC(3, 5, 2))
-    x = picture(2, 3, *size)
-    with torch.no_grad():
-        assert_close(layer(x), layer.forward_branches(x), dtype="float32")
-
-
-def test_conv3xc_border_needs_the_early_frame() -> None:
-    """The test above can fail: padding the 3x3 itself loses the first bias at the border."""
-    layer = randomised(span.Conv3XC(3, 5, 2))
-    x = picture(1, 3, 8, 8)
-    with torch.no_grad():
-        first, middle, last = layer.conv
-        wrong = last(F.conv2d(first(x), middle.weight, middle.bias, padding=1)) + layer.sk(x)
-        right = layer(x)
-    assert torch.allclose(wrong[..., 1:-1, 1:-1], right[..., 1:-1, 1:-1], atol=1e-5)
-    assert not torch.allclose(wrong, right, atol=1e-3)
-
-
-def test_conv3xc_collapsed_has_the_gradients_of_its_branches() -> None:
-    layer = randomised(span.Conv3XC(3, 5, 2)).double()
-    x, truth = picture(2, 3, 6, 7).double(), picture(2, 5, 6, 7, seed=1).double()
-    gradients = []
-    for run in (layer.forward, layer.forward_branches):
-        layer.zero_grad()
-        F.mse_loss(run(x), truth).backward()
-        gradients.append([p.grad.clone() for p in layer.parameters()])
-    for ours, theirs in zip(*gradients, strict=True):
-        assert_close(ours, theirs, dtype="float64")
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_span_merged_equals_the_training_form(
-    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = randomised(Span(SpanConfig(scale=3, features=8, blocks=3, pixel_range=4.0)))
-    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    plain = span.merge(model)
-    x = picture(2, 3, *size)
-    monkeypatch.setattr(span.Conv3XC, "forward", span.Conv3XC.forward_branches)
-    with torch.no_grad():
-        assert_close(plain(x), model(x), dtype="float32")
-    assert not isinstance(plain, Span)
-    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
-
-
-def test_span_joins_an_activated_feature() -> None:
-    """The published code activates in place, so what it keeps "before" is activated as well."""
-    model = randomised(PlainSpan(SpanConfig(scale=2, features=6, blocks=3, pixel_range=4.0)))
-    x = picture(1, 3, 9, 11)
-
-    def published(*, inplace: bool) -> Tensor:
-        act = nn.SiLU(inplace=inplace)
-        first = model.conv_1((x - torch.tensor([0.4488, 0.4371, 0.4040]).view(3, 1, 1)) * 4.0)
-        y, blocks, inner = first, [], first
-        for name in ("block_1", "block_2", "block_3"):
-            block = getattr(model, name)
-            inner = block.c1_r(y)
-            third = block.c3_r(act(block.c2_r(act(inner))))
-            y = (third + y) * (torch.sigmoid(third) - 0.5)
-            blocks.append(y)
-        y = model.conv_cat(torch.cat([first, model.conv_2(y), blocks[0], inner], 1))
-        return model.upsampler(y)
-
-    with torch.no_grad():
-        got = model(x)
-        assert_close(got, published(inplace=True), dtype="float32")
-        assert not torch.allclose(got, published(inplace=False), atol=1e-3)
-
-
-def test_span_sees_the_mean_as_zero_and_white_as_over_a_hundred() -> None:
-    model = SMALL["span-plain"](2)
-    grey = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1).expand(1, 3, 5, 5)
-    assert not seen_by(model.conv_1, model, grey)[0].any()
-    white = seen_by(model.conv_1, model, torch.ones(1, 3, 5, 5))[0][0, :, 2, 2]
-    assert_close(white, [140.556, 143.5395, 151.98], dtype="float32")
-
-
-def test_span_skips_the_stored_merged_kernels() -> None:
-    """As official files hold them, and outdated."""
-    model = randomised(SMALL["span"](2))
-    official = model.state_dict()
-    for key in [key for key in official if key.endswith("sk.weight")]:
-        c_out, c_in = official[key].shape[:2]
-        official[key.replace("sk.weight", "eval_conv.weight")] = torch.ones(c_out, c_in, 3, 3)
-        official[key.replace("sk.weight", "eval_conv.bias")] = torch.ones(c_out)
-    held = len(official)
-    again = SMALL["span"](2).eval()
-    again.load_state_dict(official)
-    x = picture(1, 3, 6, 5)
-    assert torch.equal(again(x), model(x))
-    assert len(official) == held
-    assert not any("eval_conv" in key for key in again.state_dict())
-    again.load_state_dict(model.state_dict())
-    official["conv_1.other"] = torch.ones(1)
-    with pytest.raises(RuntimeError, match=r"conv_1\.other"):
-        again.load_state_dict(official)
-
-
-def test_span_keys_are_the_official_ones() -> None:
-    with torch.device("meta"):
-        state = Span(SpanConfig(scale=4)).state_dict()
-    shapes = {
-        "conv_1.sk.weight": (52, 3, 1, 1),
-        "conv_1.conv.0.weight": (6, 3, 1, 1),
-        "conv_1.conv.1.weight": (104, 6, 3, 3),
-        "conv_1.conv.2.bias": (52,),
-        "block_6.c3_r.conv.1.weight": (104, 104, 3, 3),
-        "conv_cat.weight": (52, 208, 1, 1),
-        "conv_2.conv.2.weight": (52, 104, 1, 1),
-        "upsampler.0.weight": (48, 52, 3, 3),
-    }
-    assert {key: tuple(state[key].shape) for key in shapes} == shapes
-    assert "mean" not in state
-
-
-# --- SAFMN ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("factor", [2, 4, 8])
-def test_shrinking_is_the_adaptive_maximum(factor: int) -> None:
-    """Every remainder, down to a single window of almost twice the factor."""
-    for size in [*range(factor, 5 * factor + 1), 135, 270, 359]:
-        x = picture(1, 2, size, 11, seed=size)
-        expected = F.adaptive_max_pool2d(x, (size // factor, 11))
-        assert torch.equal(safmn.shrink(x, 2, factor), expected), size
-        assert torch.equal(safmn.shrink(x.mT, 3, factor), expected.mT), size
-
-
-@pytest.mark.parametrize("size", [(8, 8), (16, 24), (15, 9), (33, 46)], ids=str)
-def test_safmn_modulates_as_published(size: tuple[int, int]) -> None:
-    layer = randomised(safmn.SAFM(8, 4))
-    height, width = size
-    x = picture(2, 8, height, width) - 0.5
-    with torch.no_grad():
-        seen = []
-        for i, part in enumerate(x.chunk(4, dim=1)):
-            small = F.adaptive_max_pool2d(part, (height // 2**i, width // 2**i))
-            small = F.conv2d(small, layer.mfr[i].weight, layer.mfr[i].bias, padding=1, groups=2)
-            rows = torch.arange(height) * small.shape[2] // height
-            columns = torch.arange(width) * small.shape[3] // width
-            seen.append(small[:, :, rows][:, :, :, columns])
-        expected = F.gelu(layer.aggr(torch.cat(seen, 1))) * x
-        assert_close(layer(x), expected, dtype="float32")
-
-
-def test_safmn_block_normalises_before_each_half() -> None:
-    block = randomised(safmn.Block(SafmnConfig(scale=2, features=8)))
-    x = picture(1, 8, 9, 10)
-
-    def normed(y: Tensor, norm: safmn.ChannelNorm) -> Tensor:
-        rows = F.layer_norm(y.permute(0, 2, 3, 1), (8,), norm.weight, norm.bias, eps=1e-6)
-        return rows.permute(0, 3, 1, 2)
-
-    with torch.no_grad():
-        y = block.safm(normed(x, block.norm1)) + x
-        y = block.ccm(normed(y, block.norm2)) + y
-        assert_close(block(x), y, dtype="float32")

@@ -1,0 +1,60 @@
+"""BSRN, BSRN-S, RLFN, SPAN and SAFMN in small, and what one of their layers sees.
+
+A test file takes the fixture over by name:
+`one_thread_and_seed = attention_networks.one_thread_and_seed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgesr.networks.bsrn import Bsrn, BsrnConfig
+from edgesr.networks.bsrn_s import BsrnS, BsrnSConfig
+from edgesr.networks.rlfn import Rlfn, RlfnConfig
+from edgesr.networks.safmn import Safmn, SafmnConfig
+from edgesr.networks.span import PlainSpan, Span, SpanConfig
+
+SMALL: dict[str, Callable[[int], nn.Module]] = {
+    "bsrn": lambda s: Bsrn(BsrnConfig(scale=s, features=16, blocks=2, reduction=4)),
+    "bsrn-s": lambda s: BsrnS(BsrnSConfig(scale=s, features=16, blocks=2)),
+    "rlfn": lambda s: Rlfn(RlfnConfig(scale=s, features=12, inner=14, blocks=2, attention=4)),
+    "span": lambda s: Span(SpanConfig(scale=s, features=8, blocks=3)),
+    "span-plain": lambda s: PlainSpan(SpanConfig(scale=s, features=8, blocks=3)),
+    "safmn": lambda s: Safmn(SafmnConfig(scale=s, features=8, blocks=2)),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_seed():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
+
+
+def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
+    """Every parameter moved, so that no branch is silent."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def picture(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def seen_by(module: nn.Module, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Input and output of one layer while the model runs."""
+    found: list[tuple[Tensor, Tensor]] = []
+    handle = module.register_forward_hook(lambda m, inputs, out: found.append((inputs[0], out)))
+    with torch.no_grad():
+        model(x)
+    handle.remove()
+    return found[0]
