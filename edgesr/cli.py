@@ -7,7 +7,6 @@ be meant, 130 interrupted. To add a verb, write a plain function (`cli_*.py`) an
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from edgesr.cli_models import models
 from edgesr.cli_run import bench, image, stream
 from edgesr.cli_train import DISTILL_EXAMPLE, convert, distill, eval_
 from edgesr.errors import EdgesrError, Interrupted
+from edgesr.interrupts import listen
 
 app = typer.Typer(
     name="edgesr",
@@ -103,9 +103,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The console script."""
-    # `kill` and `docker stop` end a job like Ctrl-C: cleaned up, nothing half-written left behind.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its lines stand beside ours otherwise
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    listen()  # `kill` ends a job like Ctrl-C: cleaned up, nothing half-written left behind
     code = run(sys.argv[1:])
     if code == Interrupted.exit_code:
         # Python ends with SIGINT instead of this code if the interrupt ever passed through a C

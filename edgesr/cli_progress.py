@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from edgesr.interrupts import raise_lost
+
 if TYPE_CHECKING:
     from edgesr.runtime.progress import Progress
 
@@ -64,6 +66,8 @@ class Meter:
             self._bar.stop()
 
     def update(self, progress: Progress) -> None:
+        if not progress.done:
+            raise_lost()
         if self._bar is not None:
             self._bar.update(
                 self._task, total=progress.total, completed=progress.frames, line=describe(progress)

@@ -145,6 +145,7 @@ def image(
 ) -> int:
     """Upscale a picture, or all pictures of a folder: PNG, JPEG, WebP, TIFF, BMP, 8 or 16 bit."""
     from edgesr.cli_progress import error, note, warn
+    from edgesr.interrupts import raise_lost
     from edgesr.runtime.image import Done, upscale_images
     from edgesr.runtime.upscaler import Upscaler, load
 
@@ -162,6 +163,7 @@ def image(
         return upscaler
 
     def done(picture: Done) -> None:
+        raise_lost()
         if not quiet:
             note(f"{picture.output}: {picture.width}x{picture.height}, {picture.seconds:.2f} s")
 

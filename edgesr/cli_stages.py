@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgesr.cli_progress import LINE_EVERY, clock, note
+from edgesr.interrupts import raise_lost
 
 if TYPE_CHECKING:
     from edgesr.export.job import Stage
@@ -48,6 +49,7 @@ class StageMeter:
             self._status.stop()
 
     def stage(self, stage: Stage) -> None:
+        raise_lost()
         self._left = "" if stage.left is None else f", about {clock(stage.left)} left"
         self._line = f"{stage.number}/{stage.total} {stage.name}"
         if self._status is not None:
@@ -58,6 +60,7 @@ class StageMeter:
 
     def note(self, line: str) -> None:
         """What goes on inside a stage: on a terminal it stands until the next, else now and then"""
+        raise_lost()
         if self._status is not None:
             self._status.update(self._task, description=f"{self._line}{self._left}: {line}")
         elif not self._quiet and time.monotonic() >= self._said + LINE_EVERY:

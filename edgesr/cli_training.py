@@ -17,6 +17,7 @@ import typer
 
 from edgesr.cli_progress import clock
 from edgesr.errors import EdgesrError
+from edgesr.interrupts import interrupted
 
 if TYPE_CHECKING:
     from edgesr.distill.train import Progress
@@ -128,6 +129,6 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
     before = signal.signal(signal.SIGINT, ask)
     try:
-        yield lambda: asked
+        yield lambda: asked or interrupted()
     finally:
         signal.signal(signal.SIGINT, before)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from shutil import rmtree
 from typing import Literal
 
@@ -264,13 +264,13 @@ def staging(paths: list[Path]) -> Iterator[Path]:
     """
     folder = paths[0].absolute().parent
     new = [part for part in (folder, *folder.parents) if not part.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".edgesr-export-", dir=folder))
-    except OSError as error:
-        reason = error.strerror or error
-        raise MediaError(f"{paths[0]} cannot be written: {reason}") from error
-    try:
+    made = folder / f".edgesr-export-{token_hex(8)}"
+    try:  # Ctrl-C may come as soon as it is there
+        try:
+            made.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            reason = error.strerror or error
+            raise MediaError(f"{paths[0]} cannot be written: {reason}") from error
         yield made
     finally:
         rmtree(made, ignore_errors=True)
