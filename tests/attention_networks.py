@@ -1,14 +1,9 @@
-"""BSRN, BSRN-S, RLFN, SPAN and SAFMN in small, and what one of their layers sees.
-
-A test file takes the fixture over by name:
-`one_thread_and_seed = attention_networks.one_thread_and_seed`.
-"""
+"""BSRN, BSRN-S, RLFN, SPAN and SAFMN in small, and what one of their layers sees."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -26,15 +21,6 @@ SMALL: dict[str, Callable[[int], nn.Module]] = {
     "span-plain": lambda s: PlainSpan(SpanConfig(scale=s, features=8, blocks=3)),
     "safmn": lambda s: Safmn(SafmnConfig(scale=s, features=8, blocks=2)),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread_and_seed():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Tiny networks: threads cost more than they bring, and several workers test at a time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Helpers whose asserts, when they fail, say what they compared, as those in tests do.
 pytest.register_assert_rewrite("rewriting", "tensorrt_sessions", "video_copies")
 

@@ -1,6 +1,6 @@
 """For tests of `edgesr convert`: checkpoints as files, and what networks make of a picture.
 
-A test file takes the fixtures over by name: `one_thread = conversions.one_thread`.
+A test file takes the fixture over by name: `unmeasured = conversions.unmeasured`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,6 @@ from edgesr.networks.basicvsr import BasicVsr
 from edgesr.networks.glean import Glean
 from edgesr.networks.iconvsr import IconVsr
 from edgesr.networks.pisr import PisrTeacher
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -94,7 +94,6 @@ def stays(model, **options: Any) -> None:
 def traced(forward, *, colour: str = "rgb", sizes=SIZES, **parts: nn.Module):
     """The same for a torch function of (parts, x)."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     module = nn.Module()
     for name, part in parts.items():
         module.add_module(name, part)

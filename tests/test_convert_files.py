@@ -25,7 +25,6 @@ from edgesr.networks.rlfn import Rlfn, RlfnConfig
 from edgesr.networks.srcnn import Srcnn, SrcnnConfig
 from edgesr.networks.srvgg import Srvgg, SrvggConfig
 
-one_thread = conversions.one_thread
 unmeasured = conversions.unmeasured
 
 

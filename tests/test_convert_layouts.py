@@ -232,7 +232,6 @@ CASES: list[tuple[Callable[[Layout], None], Any, Any, str]] = [
     ),
 ]
 
-one_thread = conversions.one_thread
 unmeasured = conversions.unmeasured
 
 

@@ -9,7 +9,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import conversions
 import official as big
 import official_small as small
 import torch.nn.functional as F
@@ -24,8 +23,6 @@ from edgesr.networks.edsr import Edsr, EdsrConfig
 from edgesr.networks.rdn import Rdn, RdnConfig
 from edgesr.networks.rlfn import Rlfn, RlfnConfig
 from edgesr.networks.span import SpanConfig
-
-one_thread = conversions.one_thread
 
 
 def test_official_ecbsr_from_0_255(tmp_path: Path) -> None:

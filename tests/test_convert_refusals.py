@@ -10,7 +10,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import conversions
 import official as big
 import official_small as small
 from conversions import laid_out, stored
@@ -19,8 +18,6 @@ from torch import nn
 
 from edgesr.errors import ModelError
 from edgesr.networks.convert import convert
-
-one_thread = conversions.one_thread
 
 
 class Trap:

@@ -9,7 +9,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import conversions
 import official as big
 from conversions import by_hand, laid_out, output, picture, stored
 
@@ -17,8 +16,6 @@ from edgesr import cli
 from edgesr.export.onnx import export_onnx
 from edgesr.networks import checkpoint
 from edgesr.networks.fsrcnn import Fsrcnn, FsrcnnConfig
-
-one_thread = conversions.one_thread
 
 
 @pytest.fixture

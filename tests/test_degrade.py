@@ -29,7 +29,6 @@ from edgesr.distill.degrade import (
 )
 from edgesr.errors import UsageError
 
-torch.set_num_threads(1)
 Array = np.ndarray[Any, Any]
 
 

@@ -25,7 +25,6 @@ from edgesr.distill.realesrgan import (
 )
 from edgesr.errors import UsageError
 
-torch.set_num_threads(1)
 Array = np.ndarray[Any, Any]
 SETTINGS = RealEsrganSettings()
 

@@ -18,7 +18,6 @@ from edgesr.distill import codec as codec_module
 from edgesr.distill.codec import ENCODERS, degrade_video, options_of
 from edgesr.errors import MissingDependency, UsageError
 
-torch.set_num_threads(1)
 Array = np.ndarray[Any, Any]
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -28,7 +28,6 @@ from edgesr.distill.codec_draw import (
 )
 from edgesr.errors import UsageError
 
-torch.set_num_threads(1)
 Array = np.ndarray[Any, Any]
 
 

@@ -20,7 +20,6 @@ from edgesr.distill.jpeg import jpeg, jpeg_picture
 from edgesr.distill.kernels import filter2d, make_kernels, usm_sharpen
 from edgesr.distill.realesrgan import RealEsrganSettings, degrade, draw_chain, for_frames, sharpen
 
-torch.set_num_threads(1)
 Array = np.ndarray[Any, Any]
 SETTINGS = RealEsrganSettings()
 

@@ -23,7 +23,6 @@ from edgesr.distill.jpeg import (
 )
 from edgesr.errors import UsageError
 
-torch.set_num_threads(1)
 Array = np.ndarray[Any, Any]
 
 

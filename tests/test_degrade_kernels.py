@@ -27,7 +27,6 @@ from edgesr.distill.kernels import (
 )
 from edgesr.errors import UsageError
 
-torch.set_num_threads(1)
 Array = np.ndarray[Any, Any]
 
 SETTINGS = {

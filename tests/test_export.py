@@ -30,7 +30,6 @@ NAMES = ["espcn", "espcn-tanh", "fsrcnn", "ecbsr-m4c8"]
 
 def exported(tmp_path: Path, name: str, *, scale: int = 2, io: str = "float32"):
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     model = build(name, scale)
     with torch.no_grad():  # as training leaves it: no two slopes or biases alike
         for parameter in model.parameters():

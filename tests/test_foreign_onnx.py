@@ -32,7 +32,6 @@ Captured = pytest.CaptureFixture[str]
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 def run(*arguments: Any) -> int:

@@ -8,7 +8,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import attention_networks
 import numpy as np
 import torch.nn.functional as F
 from attention_networks import SMALL, picture, randomised, seen_by
@@ -65,8 +64,6 @@ GIGA_MACS = {
     ("rlfn", 4, (180, 320)): 29.8,
     ("rlfn-ntire", 4, (256, 256)): 19.66,
 }
-
-one_thread_and_seed = attention_networks.one_thread_and_seed
 
 
 def on_meta(name: str, scale: int) -> nn.Module:

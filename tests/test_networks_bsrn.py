@@ -6,15 +6,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import attention_networks
 import numpy as np
 import torch.nn.functional as F
 from attention_networks import SMALL, picture, randomised, seen_by
 from tolerances import assert_close
 
 from edgesr.networks import bsrn, bsrn_s
-
-one_thread_and_seed = attention_networks.one_thread_and_seed
 
 
 def test_bsconvu_is_a_dense_convolution_with_a_blueprint_kernel() -> None:

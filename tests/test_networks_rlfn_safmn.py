@@ -6,7 +6,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import attention_networks
 import torch.nn.functional as F
 from attention_networks import SMALL, picture, randomised, seen_by
 from tolerances import assert_close
@@ -15,9 +14,6 @@ from torch import Tensor
 from edgesr.networks import rlfn, safmn
 from edgesr.networks.rlfn import Rlfn, RlfnConfig
 from edgesr.networks.safmn import SafmnConfig
-
-one_thread_and_seed = attention_networks.one_thread_and_seed
-
 
 # --- RLFN ----------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import attention_networks
 import torch.nn.functional as F
 from attention_networks import SMALL, picture, randomised, seen_by
 from tolerances import assert_close
@@ -16,8 +15,6 @@ from edgesr.networks import span
 from edgesr.networks.span import PlainSpan, Span, SpanConfig
 
 SIZES = [(1, 1), (5, 7), (16, 16), (13, 24)]
-
-one_thread_and_seed = attention_networks.one_thread_and_seed
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

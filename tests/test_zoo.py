@@ -235,7 +235,6 @@ def test_onnx_runtime_computes_what_torch_does(
     from export_grid import check
 
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     checks = check(name, SMALL[name](scale), folder=tmp_path)
     assert [found for found in checks if not found.passed] == []
     assert len(checks) >= 3 or NETWORKS[name].make(scale).fixed_size
