@@ -55,7 +55,11 @@ def prepare(
             raise UsageError("--teacher pisr: not with the settings gan or supervise")
         first = recipe.model_copy(
             update=dict.fromkeys(TEACHING)
-            | {"imitation": recipe.imitation, "steps": recipe.teacher_steps or recipe.steps}
+            | {
+                "imitation": recipe.imitation,
+                "steps": recipe.teacher_steps or recipe.steps,
+                "lr": recipe.teacher_lr or recipe.lr,
+            }
         )
         folder = out / "teacher-pisr"
         room.on_note(f"step 1: the privileged teacher of {recipe.student}, in {folder}")

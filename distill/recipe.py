@@ -67,7 +67,8 @@ class Recipe(BaseModel):
     teacher_steps: int | None = Field(default=None, ge=1)
     """Length of a teacher's own training when it has no weights; None: `steps`."""
     teacher_lr: float | None = Field(default=None, gt=0)
-    """Rate of that training; None: 2e-4, the rate of most large networks, with SOAP 3e-3."""
+    """Rate of that training; None: 2e-4, the rate of most large networks, with SOAP 3e-3; of pisr's
+    teacher `lr`."""
     teacher_config: dict[str, Any] | None = None
     """As `config`, for a teacher that is named by its network."""
     truth: float | None = Field(default=None, ge=0)

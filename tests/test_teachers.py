@@ -232,13 +232,13 @@ def test_a_good_teacher_helps(photos: Path, tmp_path: Path) -> None:
     optimizer = torch.optim.Adam(lesson.model.parameters(), lr=1e-3)
     objective = lesson.objective(lesson.model)
     distances = []
-    for _ in range(30):
+    for _ in range(60):
         loss = sum(objective(small, torch.zeros(4, 1, 32, 32)).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         distances.append(float(loss.detach()))
-    assert distances[-1] < 0.7 * distances[0]
+    assert distances[-1] < 0.6 * distances[0]
 
 
 def test_names_and_what_they_need() -> None:
@@ -293,11 +293,15 @@ def test_privileged_steps_by_hand() -> None:
 @pytest.mark.parametrize("student", ["fsrcnn-pisr", "espcn", "ecbsr-m4c8", "bsrn"])
 def test_pisr_with_any_student(photos: Path, tmp_path: Path, student: str) -> None:
     config = {"features": 16, "blocks": 1} if student == "bsrn" else None
-    recipe = tiny(student=student, teacher="pisr", teacher_steps=4, steps=4, config=config)
+    recipe = tiny(
+        student=student, teacher="pisr", teacher_steps=4, teacher_lr=5e-4, steps=4, config=config
+    )
     out = tmp_path / "run"
     distill(recipe, data=photos, out=out, device="cpu")
     assert (out / "teacher-pisr" / "last.safetensors").is_file()
     assert "loss_imitation" in rows(out / "teacher-pisr")[0]
+    assert load_recipe(out / "teacher-pisr" / "recipe.toml").lr == 5e-4
+    assert load_recipe(out / "recipe.toml").lr != 5e-4
     assert "loss_vid" in rows(out)[0]
     model, _ = checkpoint.load(out / "best.safetensors")
     assert not any("expanding" in name for name in model.state_dict())  # the heads are gone
