@@ -206,7 +206,13 @@ def bench(
 ) -> None:
     """Measure each way of running a model here; `auto` takes the fastest from then on."""
     from edgesr.cli_progress import note, warn
+    from edgesr.interrupts import raise_lost
     from edgesr.runtime.bench import bench as measure
+
+    def say(line: str) -> None:
+        raise_lost()
+        if not quiet:
+            note(line)
 
     report = measure(
         model,
@@ -219,7 +225,7 @@ def bench(
         threads=threads,
         fps=fps,
         seconds=seconds,
-        on_note=None if quiet else note,
+        on_note=say,
         on_warning=warn,
     )
     typer.echo(json.dumps(report.to_dict(), indent=2) if json_ else report.text())

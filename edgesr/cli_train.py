@@ -12,6 +12,7 @@ import typer
 from edgesr.cli_run import DEFAULT_MODEL, Backend, Device, Json, ModelName, Quiet, Scale, Threads
 from edgesr.cli_training import TrainingMeter, stop_on_interrupt, with_one_voice
 from edgesr.errors import MissingDependency, UsageError
+from edgesr.interrupts import raise_lost
 
 DISTILL_EXAMPLE = (
     "edgesr distill --teacher rrdb --student ecbsr-m4c16 --scale 2 --data photos/ --out runs/mine"
@@ -248,6 +249,7 @@ def eval_(
 
     def tell(name: str, total: int | None, done: int) -> None:
         nonlocal said
+        raise_lost()
         if not quiet and time.monotonic() >= said + 5.0:
             said = time.monotonic()
             typer.echo(f"{name}: {done}" + ("" if total is None else f"/{total}"), err=True)
