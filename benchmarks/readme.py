@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from edgesr.card_text import OPTIMIZERS
 from edgesr.zoo import NetworkFacts, networks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +28,6 @@ LABELS = {
     "torch-loop": "cv2 + torch loop, ecbsr-m4c16",
     "bicubic-loop": "cv2.resize bicubic loop",
 }
-OPTIMIZERS = {"adam": "Adam", "soap": "SOAP"}
 # Which row of quality.json shows the picture that a row of stream.json makes.
 PICTURE = {
     "lanczos": ("lanczos", "FFmpeg swscale, uint8 in and out"),

@@ -7,6 +7,9 @@ from typing import Any
 
 from edgesr.cards import UNMEASURED, VIDEO
 
+OPTIMIZERS = {"adam": "Adam", "sgd": "SGD", "soap": "SOAP"}
+"""As their authors write them."""
+
 
 def markdown(card: Mapping[str, Any], *, level: int = 1) -> str:
     """A card out of `facts`. level: of its first heading."""
@@ -100,8 +103,7 @@ def _how(card: Mapping[str, Any]) -> list[str]:
         recipe = stage["recipe"]
         if stage["teacher"]:
             recipe += f", teacher {stage['teacher']}"
-        by = stage["optimizer"].upper() if stage["optimizer"] != "adam" else "Adam"
-        how_far = [stage["loss"], by, f"{stage['lr']:g}", *steps]
+        how_far = [stage["loss"], OPTIMIZERS[stage["optimizer"]], f"{stage['lr']:g}", *steps]
         rows.append([stage["name"], stage["init"] or "-", recipe, *how_far])
     return [
         f"On {how['photos']} photos, {how['small_pictures']}. Digest of the photos: "

@@ -13,6 +13,7 @@ import typer
 
 from edgesr.cli_run import Json, Quiet
 from edgesr.errors import Interrupted
+from edgesr.interrupts import raise_lost
 
 if TYPE_CHECKING:
     from edgesr.distill.download import Transfer
@@ -165,6 +166,7 @@ class DownloadMeter:
             typer.echo(line, err=True)
 
     def _show(self, name: str, done: int, total: int | None, line: str) -> None:
+        raise_lost()
         if self._bar is not None:
             self._bar.update(self._task, description=name, completed=done, total=total, line=line)
         elif not self._quiet and time.monotonic() >= self._next_line:

@@ -33,7 +33,7 @@ def listen() -> None:
 
 def interrupted() -> bool:
     """Whether one came: asked where work goes on, it is one that got lost."""
-    handler = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)  # for SIGINT a training puts in its own
     return isinstance(handler, Interrupt) and handler.came
 
 

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import small_networks
 import torch
 from torch import Tensor, nn
 
-from edgesr.networks.bsrn import Bsrn, BsrnConfig
-from edgesr.networks.bsrn_s import BsrnS, BsrnSConfig
-from edgesr.networks.rlfn import Rlfn, RlfnConfig
-from edgesr.networks.safmn import Safmn, SafmnConfig
-from edgesr.networks.span import PlainSpan, Span, SpanConfig
+from edgesr.networks.span import PlainSpan, SpanConfig
 
 SMALL: dict[str, Callable[[int], nn.Module]] = {
-    "bsrn": lambda s: Bsrn(BsrnConfig(scale=s, features=16, blocks=2, reduction=4)),
-    "bsrn-s": lambda s: BsrnS(BsrnSConfig(scale=s, features=16, blocks=2)),
-    "rlfn": lambda s: Rlfn(RlfnConfig(scale=s, features=12, inner=14, blocks=2, attention=4)),
-    "span": lambda s: Span(SpanConfig(scale=s, features=8, blocks=3)),
-    "span-plain": lambda s: PlainSpan(SpanConfig(scale=s, features=8, blocks=3)),
-    "safmn": lambda s: Safmn(SafmnConfig(scale=s, features=8, blocks=2)),
+    **{name: small_networks.SMALL[name] for name in ("bsrn", "bsrn-s", "rlfn", "span", "safmn")},
+    "span-plain": lambda scale: PlainSpan(SpanConfig(scale=scale, features=8, blocks=3)),
 }
 
 

@@ -15,6 +15,7 @@ import onnx
 import onnx_models
 import onnxruntime
 import pytest
+from tensorrt_sessions import request_for
 
 from edgesr import cli
 from edgesr.errors import BackendError, UsageError
@@ -36,18 +37,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def asked(path: Path, **changes: Any) -> Request:
-    values: dict[str, Any] = {
-        "path": path,
-        "spec": load_file(path).spec,
-        "precision": "fp32",
-        "threads": 1,
-        "parallel": 1,
-        "size": None,
-        "io": "float32",
-        "why": "asked for",
-        "device": "cuda:0",
-    }
-    return Request(**{**values, **changes})
+    return request_for(path, **{"precision": "fp32", **changes})
 
 
 def batch(*shape: int, seed: int = 0) -> np.ndarray:

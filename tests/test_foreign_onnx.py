@@ -31,7 +31,6 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    torch.manual_seed(0)
 
 
 def run(*arguments: Any) -> int:
